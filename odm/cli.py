@@ -1,0 +1,138 @@
+"""The command line: one sub-command a step. It parses, calls and prints; torch is imported only by steps that need it."""
+
+import importlib
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from odm.errors import OdmError
+
+app = typer.Typer(
+    name="odm",
+    help="Quantization-aware training of super-resolution networks: the steps of the suite in params.yaml.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+NetworkName = Annotated[str, typer.Argument(help="A name under `networks` in params.yaml.")]
+RunName = Annotated[str, typer.Argument(help="A name under `runs` in params.yaml.")]
+
+
+def _step(step: str, *arguments: str) -> None:
+    from odm.settings import load
+
+    importlib.import_module(f"odm.steps.{step}").run(load(), *arguments)
+
+
+def _of(kind: str, name: str) -> str:
+    """A name that the settings know, or the nearest one in an error."""
+    from odm.settings import load, nearest
+
+    settings = load()
+    known = [*settings.networks, *settings.runs] if kind == "network or run" else list(getattr(settings, f"{kind}s"))
+    if name not in known:
+        raise OdmError(f"params.yaml: no {kind} is called '{name}'{nearest(name, known)}")
+    return name
+
+
+@app.command()
+def data(split: Annotated[str, typer.Argument(help="`train` or `test`.")]) -> None:
+    """Gather the images of a split and shrink them."""
+    _step("data", split)
+
+
+@app.command()
+def pretrain(network: NetworkName) -> None:
+    """Train a float network."""
+    _step("pretrain", _of("network", network))
+
+
+@app.command()
+def mismatch(network: NetworkName) -> None:
+    """Measure the distribution mismatch of a float network's layers."""
+    _step("mismatch", _of("network", network))
+
+
+@app.command()
+def train(run: RunName) -> None:
+    """Train one quantized run."""
+    _step("train", _of("run", run))
+
+
+@app.command()
+def evaluate(name: Annotated[str, typer.Argument(help="A network or a run of params.yaml.")]) -> None:
+    """Score a network or run on the test images."""
+    _step("evaluate", _of("network or run", name))
+
+
+@app.command()
+def tables() -> None:
+    """Render results/tables.md."""
+    _step("tables")
+
+
+@app.command()
+def figures() -> None:
+    """Draw the figures of the suite."""
+    _step("figures")
+
+
+@app.command()
+def upscale(
+    image: Annotated[Path, typer.Argument(help="An image file.")],
+    name: Annotated[str, typer.Option("--with", help="A network or run of params.yaml; the last run if not given.")] = "",
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Where to write; beside the image if not given.")] = None,
+) -> None:
+    """Enlarge an image with what was trained."""
+    _step("upscale", str(image), _of("network or run", name) if name else "", str(output or ""))
+
+
+@app.command()
+def suite(name: Annotated[str, typer.Argument(help="A file of suites/, without .yaml.")]) -> None:
+    """Put suites/<name>.yaml in force as params.yaml."""
+    from odm.steps.suite import run
+
+    run(name)
+
+
+@app.command()
+def check() -> None:
+    """Validate params.yaml and say what a run of the suite will do."""
+    _step("check")
+
+
+@app.command()
+def adopt() -> None:
+    """Bring Snakemake and DVC in step after one of them ran."""
+    _step("adopt")
+
+
+@app.command()
+def doctor() -> None:
+    """Print versions, processor, GPU and threads."""
+    from odm.steps.doctor import run
+
+    run()
+
+
+def main() -> None:
+    """Run the command line; a user's mistake ends in one line and exit code 1."""
+    try:
+        app()
+    except OdmError as error:
+        sys.exit(f"odm: {error}")
+    except BrokenPipeError:
+        # Whoever read our output has left; say nothing more to them, not even at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except OSError as error:
+        sys.exit(f"odm: {error.filename or 'output'}: {error.strerror or error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,31 @@
+"""Where a job computes: the device of the settings, and the one thread a job."""
+
+import platform
+from pathlib import Path
+
+import torch
+
+from odm.errors import OdmError
+from odm.settings import Settings
+
+
+def device_of(settings: Settings) -> torch.device:
+    """The device a job runs on; also sets its number of CPU threads, which results depend on in the last bits."""
+    torch.set_num_threads(settings.threads)
+    name = settings.device
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    device = torch.device(name)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise OdmError(f"device: {name} is asked for but {torch.cuda.device_count()} GPUs are visible; see `odm doctor`")
+    return device
+
+
+def cpu_name() -> str:
+    """The processor's own name and the widest vector instructions that torch uses on it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        name = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        name = platform.processor() or platform.machine()
+    return f"{name}, {torch.backends.cpu.get_cpu_capability()}"

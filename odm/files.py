@@ -1,0 +1,59 @@
+"""Files that are either whole or not there: written beside their place, then renamed."""
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from odm.errors import OdmError
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; rename it into place if the block succeeds, remove it if not.
+
+    A full disk, a folder that may not be written and the like are raised as OdmError.
+    """
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield beside
+        with beside.open("rb") as file:
+            os.fsync(file.fileno())
+        beside.replace(path)
+    except OSError as error:
+        raise OdmError(f"{path}: cannot be written: {error.strerror or error}") from None
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    with whole(path) as beside:
+        beside.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, content: Any) -> None:
+    write_text(path, json.dumps(content, indent=2) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise OdmError(f"{path}: no such file; run the step that writes it (`snakemake --cores 2 all` runs all)") from None
+    except ValueError:
+        raise OdmError(f"{path}: not a JSON file; remove it and run the step that writes it again") from None
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Any], metadata: Mapping[str, str] | None = None) -> None:
+    """Write torch tensors as safetensors; equal content gives equal bytes."""
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    with whole(path) as beside:
+        try:
+            save_file(dict(tensors), beside, dict(metadata) if metadata else None)
+        except SafetensorError as error:
+            raise OSError(str(error)) from None

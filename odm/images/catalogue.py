@@ -1,0 +1,183 @@
+"""The sets of images known by name, and where each comes from.
+
+Only data and only the standard library: the settings import the names, and so does every start of the command line.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class PackagedImage:
+    """One image inside an installed package."""
+
+    file: str
+    licence: str
+    sha256: str
+    """Of the decoded pixels, (H, W, 3) uint8: another version of the package may hold other ones."""
+
+
+@dataclass(frozen=True)
+class Packaged:
+    """A set that comes inside an installed Python package: no download."""
+
+    images: tuple[PackagedImage, ...]
+    package: str = "skimage"
+    folder: str = "data"
+    distribution: str = "scikit-image"
+
+    @property
+    def terms(self) -> str:
+        return "; ".join(f"{image.file}: {image.licence}" for image in self.images)
+
+
+@dataclass(frozen=True)
+class Download:
+    """An archive (tar or zip) that holds a set."""
+
+    urls: tuple[str, ...]
+    """Mirrors, tried in this order."""
+    known_hash: str | None = None
+    """`algorithm:digest` of the archive, where it is known."""
+    inside: str = ""
+    """How the path of the set's folder ends within the archive; empty where it has one folder of images."""
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A published set: in a folder that the user has, or downloaded."""
+
+    count: int
+    """How many images it has; a folder with more or fewer is not this set."""
+    terms: str
+    layouts: tuple[str, ...]
+    """Where it lies under a folder of data sets, in this order."""
+    download: Download | None = None
+    numbers: range | None = None
+    """Where files are named by number: those that belong to the set."""
+    left_out: frozenset[str] = frozenset()
+    """Names of images that are not to be used."""
+
+
+def _benchmark_layouts(*names: str) -> tuple[str, ...]:
+    """Each name as the benchmark archive of EDSR has it, then as a plain folder."""
+    return tuple(pattern.format(name) for name in names for pattern in ("{}/HR", "benchmark/{}/HR", "{}_HR", "{}"))
+
+
+def _benchmark_download(name: str, known_hash: str | None = None) -> Download:
+    return Download(
+        (f"https://huggingface.co/datasets/eugenesiow/{name}/resolve/main/data/{name}_HR.tar.gz",), known_hash
+    )
+
+
+def _berkeley(split: str) -> tuple[str, ...]:
+    return tuple(f"{root}BSDS500/data/images/{split}" for root in ("", "BSR/"))
+
+
+def _berkeley_download(split: str) -> Download:
+    return Download(
+        ("https://www2.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/BSR/BSR_bsds500.tgz",),
+        inside=f"images/{split}",
+    )
+
+
+def _div2k_download(split: str, sha256: str) -> Download:
+    return Download((f"https://data.vision.ee.ethz.ch/cvl/DIV2K/DIV2K_{split}_HR.zip",), f"sha256:{sha256}")
+
+
+_BERKELEY_TERMS = "Berkeley: non-commercial research and education"
+_DIV2K_TERMS = "academic research only"
+_NO_TERMS = "research benchmark, none stated"
+
+CATALOGUE: dict[str, Packaged | Benchmark] = {
+    # Left out of both: retina.jpg, two megapixels of which nearly all are smooth or black.
+    "skimage_train": Packaged(
+        (
+            # A stereo pair, one scene from two places: never split over training and testing.
+            PackagedImage(
+                "motorcycle_left.png",
+                "Middlebury 2014 stereo data, published for research, none stated",
+                "ca829467c1d4f427da9c4862ba43829da6ac90afe1f75735e95dba9e3fd9620b",
+            ),
+            PackagedImage(
+                "motorcycle_right.png",
+                "Middlebury 2014 stereo data, published for research, none stated",
+                "ae44d83f55e66623c7985499fd2f1685a56023e442e66eca89b3457dd46b17af",
+            ),
+            PackagedImage(
+                "rocket.jpg",
+                "public domain (SpaceX)",
+                "3d4435cc745752b7f9724df88c6e18817de3ce7e3d2d71c55f85f7831e68f197",
+            ),
+            PackagedImage(
+                "ihc.png",
+                "no known copyright restrictions (Center for Microscopy and Molecular Imaging)",
+                "c5b3ef509a92f16d4c29be8cf0300fe75d53e13a3ce650159db932caea8dcc1b",
+            ),
+            PackagedImage(
+                "hubble_deep_field.jpg",
+                "public domain (NASA)",
+                "9a3ea9548188f81e63435188456e74de45a981ebeb791e265abe79a26d3b528b",
+            ),
+        )
+    ),
+    "skimage_test": Packaged(
+        (
+            PackagedImage(
+                "astronaut.png",
+                "public domain (NASA)",
+                "a8c429c18afa7b0fd5673e598d73a21225d94c864a71bbb3885126fdecb41071",
+            ),
+            PackagedImage(
+                "chelsea.png",
+                "CC0 (Stefan van der Walt)",
+                "416b729128bfb2c3d1eb69bf9b1734a796293abc17939267b2dc94f8a5784031",
+            ),
+            PackagedImage(
+                "coffee.png",
+                "CC0 (Rachel Michetti)",
+                "0ce2b51640b9c95f19617f03eabf40c3f0368589cc1ee1190b70966165ac184f",
+            ),
+        )
+    ),
+    "set5": Benchmark(5, _NO_TERMS, _benchmark_layouts("Set5"), _benchmark_download("Set5")),
+    "set14": Benchmark(14, _NO_TERMS, _benchmark_layouts("Set14"), _benchmark_download("Set14")),
+    # BSD100 is the `val` folder of BSDS500.
+    "b100": Benchmark(
+        100, _BERKELEY_TERMS, _benchmark_layouts("B100", "BSD100") + _berkeley("val"), _benchmark_download("BSD100")
+    ),
+    "urban100": Benchmark(
+        100,
+        "Creative Commons photographs of Flickr (Huang et al. 2015)",
+        _benchmark_layouts("Urban100"),
+        _benchmark_download("Urban100", "md5:65d9d84a34b72c6f7ca1e26a12df1e4c"),
+    ),
+    "div2k_train": Benchmark(
+        800,
+        _DIV2K_TERMS,
+        ("DIV2K_train_HR", "DIV2K/DIV2K_train_HR", "train/DIV2K_train_HR", "DIV2K/train/HR"),
+        _div2k_download("train", "9d0b9c463f6e35b6c62cc6a930ee2224f670b34c1df841a57670f9acf0f6c335"),
+        # The layout of EDSR keeps the validation images in the same folder.
+        numbers=range(1, 801),
+    ),
+    "div2k_valid": Benchmark(
+        100,
+        _DIV2K_TERMS,
+        ("DIV2K_valid_HR", "DIV2K/DIV2K_valid_HR", "train/DIV2K_valid_HR", "DIV2K/valid/HR", "DIV2K/DIV2K_train_HR"),
+        _div2k_download("valid", "20dd31fd84d777bc1cf5d6b7654a3f569c0aec74458ae094122ad1d0489900fc"),
+        numbers=range(801, 901),
+    ),
+    "bsds500_train": Benchmark(
+        199,
+        _BERKELEY_TERMS,
+        ("BSDS500_train", "train/BSDS500_train", *_berkeley("train")),
+        _berkeley_download("train"),
+        left_out=frozenset({"302003"}),  # Set5's `woman`
+    ),
+    "bsds500_test": Benchmark(
+        200,
+        _BERKELEY_TERMS,
+        ("BSDS500_test", "train/BSDS500_test", *_berkeley("test")),
+        _berkeley_download("test"),
+    ),
+    "cid22": Benchmark(249, "CC BY-SA 4.0", ("CID22_512", "train/CID22_512", "CID22")),
+}

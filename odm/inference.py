@@ -1,0 +1,44 @@
+"""A trained network by the name it has in the settings, and images through it."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from odm import weights
+from odm.errors import OdmError
+from odm.methods.build import build as build_method
+from odm.networks.build import build as build_network
+from odm.settings import Settings
+
+Image = NDArray[np.uint8]
+
+
+def load(settings: Settings, name: str, device: torch.device) -> nn.Module:
+    """A float network or a quantized run of the suite, ready for `upscale`."""
+    if name in settings.networks:
+        network = build_network(settings.networks[name])
+        weights.load_into(network, settings.results / "networks" / name / "weights.safetensors")
+    else:
+        run = settings.runs[name]
+        path = settings.results / "runs" / name / "weights.safetensors"
+        network = build_network(settings.networks[run.network])
+        try:
+            build_method(settings, run, network).restore(weights.load(path))
+        except RuntimeError:
+            raise OdmError(f"{path}: does not fit the run in the settings; remove it and train again") from None
+    return network.to(device, memory_format=torch.channels_last).eval()
+
+
+@torch.inference_mode()
+def upscale(network: nn.Module, image: Image) -> Image:
+    """A low-resolution image, uint8 of shape (H, W, 3) or (H, W), through a network; rounded to uint8.
+
+    Grey images go through as three equal channels and come back as (H, W, 3).
+    """
+    if image.ndim == 2:
+        image = np.repeat(image[:, :, None], 3, axis=2)
+    device = next(network.parameters()).device
+    x = torch.tensor(image, dtype=torch.float32, device=device).permute(2, 0, 1)[None]
+    y = network(x.contiguous(memory_format=torch.channels_last))
+    return y[0].permute(1, 2, 0).round().clamp(0, 255).to(torch.uint8).cpu().numpy()  # type: ignore[no-any-return]

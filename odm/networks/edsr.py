@@ -1,0 +1,50 @@
+"""EDSR (Lim et al. 2017) without residual scaling: EDSR-baseline is 64 channels x 16 blocks."""
+
+import torch
+from torch import Tensor, nn
+
+# Mean colour of DIV2K, in 0-255.
+MEAN = (114.444, 111.4605, 103.02)
+
+
+class Block(nn.Module):
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.conv2(torch.relu(self.conv1(x)))
+
+
+class Edsr(nn.Module):
+    """Images of shape (N, 3, H, W) in 0-255 to (N, 3, scale H, scale W)."""
+
+    def __init__(self, channels: int, blocks: int, scale: int) -> None:
+        super().__init__()
+        self.scale = scale
+        self.register_buffer("mean", torch.tensor(MEAN).view(1, 3, 1, 1), persistent=False)
+        self.head = nn.Conv2d(3, channels, 3, padding=1)
+        self.blocks = nn.ModuleList(Block(channels) for _ in range(blocks))
+        self.last = nn.Conv2d(channels, channels, 3, padding=1)
+        stages = {2: [2], 3: [3], 4: [2, 2]}[scale]
+        self.upsampler = nn.Sequential(
+            *(
+                layer
+                for factor in stages
+                for layer in (nn.Conv2d(channels, channels * factor**2, 3, padding=1), nn.PixelShuffle(factor))
+            )
+        )
+        self.tail = nn.Conv2d(channels, 3, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        shallow = self.head(x - self.mean)
+        deep = shallow
+        for block in self.blocks:
+            deep = block(deep)
+        return self.tail(self.upsampler(shallow + self.last(deep))) + self.mean
+
+    def quantizable(self, coverage: str) -> list[str]:
+        """Names of the convolutions to quantize: `blocks` (the paper's coverage as read) or `body` (its last one too)."""
+        names = [f"blocks.{index}.conv{part}" for index in range(len(self.blocks)) for part in (1, 2)]
+        return names + ["last"] if coverage == "body" else names

@@ -1,0 +1,77 @@
+"""What a network costs, computed from its graph: parameters, storage, multiplications and bit operations."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from odm.quantization.layer import QuantizedConv2d
+
+FLOAT_BITS = 32
+# The output that operations are counted for, as the literature does: 1280 x 720.
+REFERENCE_PIXELS = 1280 * 720
+# Side of the image that is really run; padding makes counts proportional to the area.
+PROBE = 24
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of one network.
+
+    parameters: learned numbers of the float network.
+    storage_k: thousands of 32-bit equivalents; a quantized weight counts as bits / 32, all else as 1.
+    extra_storage_k: the same unit, for what quantization adds: ranges as 1, offsets as their bits / 32.
+    gmac: 10^9 multiply-accumulates of convolutions for a 1280x720 output.
+    bitops_t: 10^12 bit operations for it: a multiply-accumulate counts as weight bits x activation bits.
+    """
+
+    parameters: int
+    storage_k: float
+    extra_storage_k: float
+    gmac: float
+    bitops_t: float
+
+
+def cost(network: nn.Module) -> Cost:
+    """Count a float or quantized network of `scale`; nothing is learned or changed."""
+    layers = [module for module in network.modules() if isinstance(module, QuantizedConv2d)]
+    wrapped = {layer.conv for layer in layers}
+    extras = [part for layer in layers for part in (layer.activation, layer.offset) if part is not None]
+    extra_parameters = {parameter for part in extras for parameter in part.parameters()}
+    parameters = sum(each.numel() for each in network.parameters() if each not in extra_parameters)
+    saved = sum(layer.conv.weight.numel() * (1 - layer.weight.bits / FLOAT_BITS) for layer in layers)
+    extra = sum(2 + _offset_storage(layer) for layer in layers)
+
+    macs: dict[nn.Module, int] = {}
+
+    def count(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        conv = module.conv if isinstance(module, QuantizedConv2d) else module
+        macs[module] = macs.get(module, 0) + output.numel() * conv.weight[0].numel()  # type: ignore[index, union-attr, operator]
+
+    counted = [each for each in network.modules() if isinstance(each, QuantizedConv2d | nn.Conv2d) and each not in wrapped]
+    handles = [module.register_forward_hook(count) for module in counted]
+    try:
+        with torch.inference_mode():
+            network(next(network.parameters()).new_zeros(1, 3, PROBE, PROBE))
+    finally:
+        for handle in handles:
+            handle.remove()
+    scale: int = network.scale  # type: ignore[assignment]
+    to_reference = REFERENCE_PIXELS / (PROBE * scale) ** 2
+
+    def bits(module: nn.Module) -> int:
+        return module.weight.bits * module.activation.bits if isinstance(module, QuantizedConv2d) else FLOAT_BITS**2
+
+    return Cost(
+        parameters=parameters,
+        storage_k=(parameters - saved) / 1e3,
+        extra_storage_k=extra / 1e3,
+        gmac=sum(macs.values()) * to_reference / 1e9,
+        bitops_t=sum(each * bits(module) for module, each in macs.items()) * to_reference / 1e12,
+    )
+
+
+def _offset_storage(layer: QuantizedConv2d) -> float:
+    if layer.offset is None:
+        return 0
+    return sum(each.numel() for each in layer.offset.parameters()) * layer.offset.bits / FLOAT_BITS

@@ -1,0 +1,85 @@
+"""Selective distribution offsets: channel-wise shift or scale in front of the activation quantizer."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from odm.quantization.quantizer import quantize
+
+
+def choose(layers: Mapping[str, Mapping[str, Any]], share: float) -> dict[str, list[str]]:
+    """The layers that get an offset: two independent lists, a layer may be on both (`docs/deviations.md`, v1.7).
+
+    Args:
+        layers: measurements by layer, as the mismatch step writes them.
+        share: in (0, 1]; rounded to whole layers, at least one.
+
+    Returns:
+        `shift`: the layers whose channel means differ most; `scale`: those whose channel deviations do.
+    """
+    count = max(1, round(share * len(layers)))
+
+    def most(key: str) -> list[str]:
+        ranked = sorted(layers, key=lambda name: -layers[name][key])[:count]
+        return [name for name in layers if name in ranked]  # in the order of the network
+
+    return {"shift": most("mean_mismatch"), "scale": most("deviation_mismatch")}
+
+
+class Offset(nn.Module):
+    """x* = x S_sigma + S_mu by channel, both learned, stored at a low bit width, static at test time.
+
+    Either part may be absent. Stored values lie on a grid of 2^bits levels between the smallest and the largest of the
+    layer's channels; gradients pass straight through.
+    """
+
+    def __init__(self, shift: Tensor | None, scale: Tensor | None, bits: int, undone: bool) -> None:
+        super().__init__()
+        self.bits = bits
+        self.undone = undone
+        self.shift = None if shift is None else nn.Parameter(shift.clone())
+        self.scale = None if scale is None else nn.Parameter(scale.clone())
+
+    def stored(self, values: Tensor) -> Tensor:
+        """Channel values, shape (C,), as they are stored."""
+        lower, upper = torch.aminmax(values.detach())
+        if lower == upper:
+            return values
+        return quantize(values, lower, upper, self.bits)
+
+    def _parts(self) -> tuple[Tensor | None, Tensor | None]:
+        scale = None if self.scale is None else self.stored(self.scale).view(-1, 1, 1)
+        shift = None if self.shift is None else self.stored(self.shift).view(-1, 1, 1)
+        return scale, shift
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Correct x, shape (N, C, H, W)."""
+        scale, shift = self._parts()
+        if scale is not None:
+            x = x * scale
+        return x if shift is None else x + shift
+
+    def undo(self, x: Tensor) -> Tensor:
+        """Take the correction back after the quantizer."""
+        scale, shift = self._parts()
+        if shift is not None:
+            x = x - shift
+        return x if scale is None else x / scale
+
+    def parts(self) -> Iterable[str]:
+        return [name for name in ("shift", "scale") if getattr(self, name) is not None]
+
+    def extra_repr(self) -> str:
+        return f"{' + '.join(self.parts())}, bits={self.bits}{', undone' if self.undone else ''}"
+
+
+def measured(means: Tensor, deviations: Tensor, mean: float, deviation: float) -> tuple[Tensor, Tensor]:
+    """Values that even channels out: S_mu = mean - mean_c, S_sigma = deviation / deviation_c (v1.9 a).
+
+    A silent channel would ask for an endless scale, so scales are held within a factor of 8.
+    """
+    shift = mean - means
+    scale = (deviation / deviations.clamp(min=1e-12)).clamp(1 / 8, 8)
+    return shift, scale

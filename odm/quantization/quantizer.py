@@ -1,0 +1,157 @@
+"""The one quantizer: weights and activations, training and deployment go through `quantize`."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class _Quantize(torch.autograd.Function):
+    """Value and gradients of Eq. 1 in one pass.
+
+    Composed of elementwise autograd operations the same costs half a float training step more. On a CPU the bounds
+    enter as Python numbers and no mask is formed: operations on booleans and on broadcast scalars cost several times
+    an in-place one.
+    """
+
+    range_gradients = True
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, lower: Tensor, upper: Tensor, bits: int, residual: bool) -> Tensor:
+        low, high = _number(lower), _number(upper)
+        step = _number((upper - lower) / (2**bits - 1))
+        quantized = x.clamp(low, high).sub_(low).div_(step).round_().mul_(step).add_(low)
+        ctx.save_for_backward(x, lower, upper, quantized)
+        ctx.residual = residual
+        return quantized
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        (gradient,) = gradients
+        x, lower, upper, quantized = ctx.saved_tensors
+        # hardtanh's own gradient is 0 at the ends of its range, where Eq. 1 has 1: hence the next number outwards.
+        below_lower = torch.nextafter(lower, lower.new_tensor(-torch.inf)).item()
+        above_upper = torch.nextafter(upper, upper.new_tensor(torch.inf)).item()
+        inside = torch.ops.aten.hardtanh_backward(gradient, x, below_lower, above_upper)
+        if not (_Quantize.range_gradients and (ctx.needs_input_grad[1] or ctx.needs_input_grad[2])):
+            return inside, None, None, None, None
+        # Beyond the bounds q is one of them: (q - l) / (u - l) is 1 above and 0 below.
+        outside = gradient - inside
+        total = outside.sum()
+        above = (outside.mul_(quantized).sum() - lower * total) / (upper - lower)
+        below = total - above
+        if ctx.residual:
+            # Inside, dq/du = (round(v) - v) / (2^b - 1) = (q - x) / (u - l) = -dq/dl.
+            rounding = (quantized - x).mul_(inside).sum() / (upper - lower)
+            above, below = above + rounding, below - rounding
+        return inside, below, above, None, None
+
+
+def _number(bound: Tensor) -> Any:
+    """A bound as a Python number on a CPU; elsewhere as it is, since reading it would make the host wait."""
+    return bound.item() if bound.device.type == "cpu" else bound
+
+
+def quantize(x: Tensor, lower: Tensor, upper: Tensor, bits: int, residual: bool = True) -> Tensor:
+    """Eq. 1: q(x; l, u) = round((clip(x, l, u) - l) / s) s + l with s = (u - l) / (2^b - 1).
+
+    Rounding passes gradients straight through. For x the gradient is 1 inside the range and at its ends, else 0; for
+    u it is 1 above the range, for l 1 below it, and inside, where `residual`, (round(v) - v) / (2^b - 1) for u and its
+    negative for l, with v = (x - l) / s.
+
+    Example: at 2 bits over [0, 3] the levels are 0, 1, 2, 3; x = 1.4 gives 1, dq/dx = 1, dq/du = -0.4 / 3.
+
+    Args:
+        x: any shape.
+        lower, upper: scalars (shape ()), lower < upper, in the units of x.
+        bits: 1 to 8; the result takes at most 2^bits values.
+    """
+    return _Quantize.apply(x, lower, upper, bits, residual)  # type: ignore[no-any-return]
+
+
+@contextmanager
+def ranges_fixed() -> Iterator[None]:
+    """Skip the gradients of bounds in a backward pass that has no use for them (the regularizer's)."""
+    _Quantize.range_gradients = False
+    try:
+        yield
+    finally:
+        _Quantize.range_gradients = True
+
+
+class ActivationQuantizer(nn.Module):
+    """A learned range [lower, upper], one a layer and the same for every image."""
+
+    # Least width of a range, relative to the first one; a narrower one would divide by nothing.
+    FLOOR = 0.001
+
+    def __init__(self, bits: int, residual: bool = True) -> None:
+        super().__init__()
+        self.bits = bits
+        self.residual = residual
+        self.lower = nn.Parameter(torch.tensor(0.0))
+        self.upper = nn.Parameter(torch.tensor(1.0))
+        self.register_buffer("least", torch.tensor(self.FLOOR))
+        self.least: Tensor
+
+    @torch.no_grad()
+    def set_range(self, lower: float, upper: float) -> None:
+        """Start from a calibrated range; one without width is widened to 1 so that training can move it."""
+        width = upper - lower if upper > lower else 1.0
+        self.lower.fill_(lower)
+        self.upper.fill_(lower + width)
+        self.least.fill_(self.FLOOR * width)
+
+    @torch.no_grad()
+    def keep_apart(self) -> None:
+        """Hold upper - lower at or above its floor after an optimizer step."""
+        self.upper.clamp_(min=self.lower + self.least)
+
+    @property
+    def scale(self) -> Tensor:
+        """Distance of two levels."""
+        return (self.upper - self.lower) / (2**self.bits - 1)
+
+    @property
+    def zero_point(self) -> Tensor:
+        """-l / s: the (not always whole) level index at which zero lies; an integer export needs it."""
+        return -self.lower / self.scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        return quantize(x, self.lower, self.upper, self.bits, self.residual)
+
+    def extra_repr(self) -> str:
+        return f"bits={self.bits}, range=[{self.lower.item():.4g}, {self.upper.item():.4g}]"
+
+
+class WeightQuantizer(nn.Module):
+    """A symmetric range [-f(W), f(W)] taken from the weights at each step, one a layer, without gradient.
+
+    The levels are odd multiples of s / 2: none of them is zero. At 2 bits they are -u, -u/3, u/3 and u.
+    """
+
+    def __init__(self, bits: int, rule: str = "max", percentile: float = 99.0) -> None:
+        super().__init__()
+        self.bits = bits
+        self.rule = rule
+        self.percentile = percentile
+
+    @torch.no_grad()
+    def bound(self, weight: Tensor) -> Tensor:
+        """f(W), in the units of the weights, shape ()."""
+        size = weight.abs()
+        if self.rule == "percentile":
+            rank = max(1, round(self.percentile / 100 * size.numel()))
+            bound = size.flatten().kthvalue(rank).values
+        else:
+            bound = size.amax()
+        return bound.clamp(min=torch.finfo(weight.dtype).tiny)
+
+    def forward(self, weight: Tensor) -> Tensor:
+        bound = self.bound(weight)
+        return quantize(weight, -bound, bound, self.bits)
+
+    def extra_repr(self) -> str:
+        return f"bits={self.bits}, rule={self.rule}"

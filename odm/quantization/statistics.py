@@ -1,0 +1,84 @@
+"""What calibration and the mismatch measurement learn of a float network's activations."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+T = TypeVar("T")
+
+
+@dataclass
+class Statistics:
+    """One layer's input, of a batch or averaged over batches; channel vectors have shape (C,), all in the units of the feature."""
+
+    channel_means: Tensor
+    channel_deviations: Tensor
+    mean: float
+    deviation: float
+    lower: float
+    upper: float
+
+    @property
+    def mean_mismatch(self) -> float:
+        """Spread over channels of the channel means."""
+        return self.channel_means.std(correction=0).item()
+
+    @property
+    def deviation_mismatch(self) -> float:
+        """Spread over channels of the channel deviations."""
+        return self.channel_deviations.std(correction=0).item()
+
+
+def of_activation(x: Tensor, percentile: float) -> Statistics:
+    """Statistics of one batch, shape (N, C, H, W); `percentile` and its mirror bound the range."""
+    channel_deviations, channel_means = torch.std_mean(x, dim=(0, 2, 3), correction=0)
+    deviation, mean = torch.std_mean(x, correction=0)
+    lower, upper = range_of(x, percentile)
+    return Statistics(channel_means, channel_deviations, mean.item(), deviation.item(), lower, upper)
+
+
+def range_of(x: Tensor, percentile: float) -> tuple[float, float]:
+    """The given percentile's mirror and the percentile itself, over all elements of x (nearest rank)."""
+    flat = x.flatten()
+    rank = max(1, round(percentile / 100 * flat.numel()))
+    return flat.kthvalue(flat.numel() - rank + 1).values.item(), flat.kthvalue(rank).values.item()
+
+
+@torch.no_grad()
+def observe(
+    network: nn.Module, names: Iterable[str], batches: Iterable[Tensor], measure: Callable[[str, Tensor], T]
+) -> dict[str, list[T]]:
+    """Run batches through a float network and measure the input of each named layer: a list, one entry a batch."""
+    found: dict[str, list[T]] = {name: [] for name in names}
+    handles = [
+        network.get_submodule(name).register_forward_pre_hook(
+            lambda _module, inputs, name=name: found[name].append(measure(name, inputs[0]))
+        )
+        for name in found
+    ]
+    try:
+        for batch in batches:
+            network(batch)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found
+
+
+def average(batches: list[Statistics]) -> Statistics:
+    """Plain means over batches."""
+
+    def mean(key: str) -> float:
+        return sum(getattr(one, key) for one in batches) / len(batches)
+
+    return Statistics(
+        torch.stack([one.channel_means for one in batches]).mean(0),
+        torch.stack([one.channel_deviations for one in batches]).mean(0),
+        mean("mean"),
+        mean("deviation"),
+        mean("lower"),
+        mean("upper"),
+    )

@@ -1,0 +1,73 @@
+"""Whether the regularizer works with the reconstruction or against it, and what it does to the activations."""
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure, SubFigure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+from odm.reporting import results
+from odm.reporting.results import Row, Suite
+from odm.reporting.style import GREY, look, say
+
+LAYER = "agreement."
+
+
+def draw(suite: Suite) -> Figure:
+    """Four panels for each network that has runs: agreement and cosine above, deviation and mismatch below."""
+    networks = [name for name in suite.networks if suite.of_network(name)]
+    figure = Figure(figsize=(9.5, 6.8 * len(networks)), layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08))
+    for part, network in zip(figure.subfigures(len(networks), 1, squeeze=False)[:, 0], networks, strict=True):
+        _network(suite, network, part)
+    return figure
+
+
+def pooled(suite: Suite, row: Row) -> pd.DataFrame | None:
+    """A row's history by step, averaged over those of its seeds that have one; None if none has."""
+    frames = [results.history(suite.settings, result.name) for result in row.results]
+    found = [frame for frame in frames if frame is not None]
+    return pd.concat(found).groupby(level=0).mean() if found else None
+
+
+def _network(suite: Suite, network: str, figure: SubFigure) -> None:
+    figure.suptitle(f"{network}: gradients of the regularizer and the reconstruction", x=0.01, ha="left")
+    (agreement, cosine), (deviation, mismatch) = figure.subplots(2, 2)
+    histories = [(row, pooled(suite, row)) for row in suite.of_network(network)]
+    found = [(row, history) for row, history in histories if history is not None]
+    regularized = [(row, history) for row, history in found if _filled(history, "agreement")]
+    for row, history in regularized:
+        for layer in [str(name) for name in history.columns if str(name).startswith(LAYER)]:
+            agreement.plot(history.index, 100 * history[layer], **look(suite, row), linewidth=0.6, alpha=0.3)
+    _lines(suite, agreement, regularized, "agreement", 100)
+    _lines(suite, cosine, regularized, "cosine")
+    _lines(suite, deviation, found, "deviation")
+    _lines(suite, mismatch, found, "mismatch")
+    handles, labels = deviation.get_legend_handles_labels()
+    if handles:
+        figure.legend(handles, labels, loc="outside lower center", ncols=4)
+    nothing = "no run of this suite has a regularizer" if found else "no history is there yet"
+    _finish(agreement, "Gradient elements of equal sign (thin: layers)", "share (%)", nothing, reference=50)
+    _finish(cosine, "Cosine of the two gradients", "cosine", nothing, reference=0)
+    _finish(deviation, "Deviation of activations, mean over layers", "standard deviation (units of features)", nothing)
+    _finish(mismatch, "Mismatch, mean over layers", "rms(x - q(x)) / deviation", nothing)
+
+
+def _filled(history: pd.DataFrame, column: str) -> bool:
+    return column in history and bool(history[column].notna().any())
+
+
+def _lines(suite: Suite, axes: Axes, rows: list[tuple[Row, pd.DataFrame]], column: str, factor: float = 1) -> None:
+    for row, history in rows:
+        if _filled(history, column):
+            seeds = f" ({len(row.results)} seeds)" if len(row.results) > 1 else ""
+            axes.plot(history.index, factor * history[column], **look(suite, row), linewidth=2, label=row.label + seeds)
+
+
+def _finish(axes: Axes, title: str, unit: str, nothing: str, reference: float | None = None) -> None:
+    axes.set_title(title)
+    if not axes.lines:
+        return say(axes, nothing)
+    if reference is not None:
+        axes.axhline(reference, color=GREY, linewidth=0.9, zorder=0)
+    axes.set_xlabel("training step")
+    axes.set_ylabel(unit)
+    axes.set_xlim(left=0)

@@ -1,0 +1,215 @@
+"""The tables as a person reads them."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from odm.reporting import published
+from odm.reporting.results import FLOAT, Suite
+from odm.reporting.tables import scores
+from odm.reporting.uncertainty import CONFIDENCE, FEW, RESAMPLES
+from odm.settings import BICUBIC
+
+MISSING = "†"
+
+
+def document(suite: Suite) -> str:
+    """tables.md: ours, what qualifies them, and apart from them what others published."""
+    lines = scores(suite)
+    parts = [f"# Results of the suite `{suite.settings.suite}`", _reading(suite)]
+    for network in suite.networks:
+        for images in suite.settings.images.test:
+            parts += _ours(suite, network, images, lines)
+    parts += [*_settings(suite), *_published(suite)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _reading(suite: Suite) -> str:
+    return _bullets(
+        "PSNR (dB) and SSIM on the Y channel of 8-bit outputs, a border of `scale` pixels cropped, mean over images. "
+        "Networks are scored after their last training step.",
+        "± is the sample standard deviation (ddof 1) over seeds of the quantization-aware training, "
+        "all from the same float network; no ± with a single seed.",
+        f"Difference: PSNR less that of the method named, image by image, seeds averaged; in brackets its "
+        f"{CONFIDENCE:.0%} interval over images (paired bootstrap, percentiles of {RESAMPLES} resamples). "
+        "It says nothing about seeds.",
+        "BitOPs: multiplications x bits of weight x bits of activation for a 1280x720 output, 32 x 32 where float. "
+        "Storage: thousands of 32-bit numbers.",
+        f"{MISSING} a run is not finished: its row is empty, and no mean is taken without it.",
+        "Seconds per image depend on the machine and are in `timings.csv`; all digits are in `tables.csv`.",
+    )
+
+
+def _ours(suite: Suite, network: str, images: str, lines: list[dict[str, Any]]) -> list[str]:
+    """One table, and the alarms that it raises."""
+    ours = [line for line in lines if (line["network"], line["set"]) == (network, images)]
+    count = max((line["images"] or 0 for line in ours), default=0)
+    few = ", few: intervals over so few are rough" if count < FEW else ""
+    scale = suite.settings.networks[network].scale
+    heading = f"## {network} x{scale} on {images}" + (f" ({count} image{'s' * (count != 1)}{few})" if count else "")
+    comparable = published.same_network(suite.settings, network)
+    rows, alarms = [], []
+    for line in ours:
+        row = _row(line)
+        if comparable:
+            method = suite.settings.methods.get(line["method"])
+            cells, alarm = _beside(line, method.kind if method else line["method"])
+            row |= cells
+            alarms += alarm
+        rows.append(row)
+    missing = [name for line in ours for name in (line.get("missing") or "").split()]
+    if missing:
+        alarms.append(f"{MISSING} Not finished: {', '.join(f'`{name}`' for name in missing)}.")
+    return [heading, _table(pd.DataFrame(rows)), *alarms]
+
+
+def _row(line: dict[str, Any]) -> dict[str, str]:
+    quantized = line["method"] not in (BICUBIC, FLOAT)
+    missing = line.get("missing") or line["psnr"] is None
+    seeds = line["seeds"]
+    if missing and seeds is not None:
+        seeds = f"{line['finished']} of {seeds} {MISSING}"
+    measured = quantized and "quantized_layers" in line
+    return {
+        "Method": line["method"],
+        "W/A": "" if line["weight_bits"] is None else f"{line['weight_bits']}/{line['activation_bits']}",
+        "Seeds": MISSING if missing and seeds is None else _text(seeds),
+        "PSNR": _with_spread(line["psnr"], line.get("psnr_spread"), 2),
+        "SSIM": _with_spread(line["ssim"], line.get("ssim_spread"), 4),
+        "Δ float": _text(line.get("delta_float"), "+.2f"),
+        "Difference [over images]": _with_interval(line),
+        "Quantized layers": f"{line['quantized_layers']} ({line['coverage']})" if measured else "",
+        "Shift + scale": f"{line['shift_layers']} + {line['scale_layers']}" if measured else "",
+        "BitOPs (T)": _text(line.get("bitops_t"), ".2f"),
+        "Storage (K)": _text(line.get("storage_k"), ".1f"),
+        "Parameters": _text(line.get("parameters"), ",d"),
+    }
+
+
+def _with_spread(value: float | None, spread: float | None, digits: int) -> str:
+    return _text(value, f".{digits}f") + ("" if spread is None else f" ± {spread:.{digits}f}")
+
+
+def _with_interval(line: dict[str, Any]) -> str:
+    if line.get("difference") is None:
+        return ""
+    low, high = line["difference_low"], line["difference_high"]
+    bracket = "" if low is None else f" [{low:+.3f}, {high:+.3f}]"
+    return f"{line['difference']:+.3f}{bracket} to {line['against']}"
+
+
+def _beside(line: dict[str, Any], kind: str) -> tuple[dict[str, str], list[str]]:
+    """The cells `Paper` and `To paper` for a network that equals the published one, and an alarm if there is one."""
+    found = None
+    if kind != BICUBIC:
+        found = published.counterpart(kind, line["scale"], line["weight_bits"], line["activation_bits"], line["set"])
+    if found is None or line["psnr"] is None:
+        return {"Paper": "" if found is None else found[0], "To paper": ""}, []
+    printed, same = found
+    answer = published.COUNTERPARTS[kind].method
+    verdict = published.verdict(line["psnr"], printed, same)
+    difference = line["psnr"] - float(printed)
+    cells = {"Paper": f"{printed} ({answer})", "To paper": f"{difference:+.2f} {verdict}".strip()}
+    if verdict != "ALARM":
+        return cells, []
+    name = f"{line['method']} W{line['weight_bits']}A{line['activation_bits']}"
+    alarm = f"**ALARM**: {name} is {difference:.2f} dB above the published {answer} ({printed})."
+    return cells, [f"{alarm} Test images among the training images? A wrong border?"]
+
+
+def _settings(suite: Suite) -> list[str]:
+    """What the paper leaves open and the value used, and what the numbers were computed with."""
+    settings = suite.settings
+    by_method = {name: _flat(method.model_dump(exclude={"kind"})) for name, method in settings.methods.items()}
+    keys = list(dict.fromkeys(key for values in by_method.values() for key in values))
+    table = pd.DataFrame(
+        [{"Setting": f"`{key}`"} | {name: values.get(key, "") for name, values in by_method.items()} for key in keys]
+    )
+    pretraining, qat = settings.pretraining, settings.qat
+    training = [
+        f"{what}: {each.steps} steps of {each.batch} patches of {each.patch}x{each.patch} low-resolution pixels from "
+        f"{', '.join(settings.images.train)}; rate {_value(each.rate)}, "
+        + (f"halved every {each.halve_every} steps" if each.schedule == "step" else "falling to zero as a cosine")
+        for what, each in (("Pretraining", pretraining), ("Quantization-aware training", qat))
+    ]
+    training[1] += (
+        f"; ranges and offsets at {_value(qat.range_rate)} times the rate; first ranges from "
+        f"{qat.calibration_batches} batches"
+    )
+    found = [(result.name, result.metrics) for result in suite.results() if result.metrics]
+    digests = ", ".join(f"`{name}` {metrics.settings}" for name, metrics in found)
+    machines = sorted(
+        {f"{metrics.device}, {metrics.threads} thread{'s' * (metrics.threads != 1)}" for _, metrics in found}
+    )
+    versions = sorted({f"{name} {version}" for _, metrics in found for name, version in metrics.versions.items()})
+    return [
+        "## What the paper leaves open, and the value used",
+        _table(table),
+        _bullets(
+            *(line + "." for line in training),
+            f"Computed on: {'; '.join(machines) or MISSING}. With {', '.join(versions) or MISSING}.",
+            f"Digests of the settings: {digests or MISSING}.",
+        ),
+    ]
+
+
+def _published(suite: Suite) -> list[str]:
+    """The published rows, apart: for each scale in play, under a heading that says how far they may be compared."""
+    networks = suite.settings.networks
+    scales = {network.scale for network in networks.values()}
+    same = {networks[name].scale for name in networks if published.same_network(suite.settings, name)}
+    parts = []
+    for scale in (4, 2):
+        if scale != 4 and scale not in scales:
+            continue
+        ours = (
+            "the network and training images of a table above"
+            if scale in same
+            else "another network, other training data: for reference, not comparison"
+        )
+        table, sources = published.table(scale)
+        marks = sorted({source[0] for source in sources}, key="SND".index)
+        parts += [
+            f"## Published, {published.BACKBONE} x{scale}: {ours}",
+            _table(table),
+            _bullets(
+                "PSNR / SSIM as printed, in brackets the mark and number of the source. Methods quantize different "
+                "layers; of the first version of ODM no number is known, v2 is its successor. "
+                + "; ".join(f"{mark}: {published.MARKS[mark]}" for mark in marks)
+                + ".",
+                "Sources: " + "; ".join(sources) + ".",
+            ),
+        ]
+    return parts
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, str]:
+    flat: dict[str, str] = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = _value(value)
+    return flat
+
+
+def _value(value: Any) -> str:
+    """As params.yaml would say it."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return np.format_float_positional(value, trim="-") if isinstance(value, float) else str(value)
+
+
+def _text(value: Any, form: str = "") -> str:
+    return "" if value is None else format(value, form)
+
+
+def _bullets(*lines: str) -> str:
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def _table(frame: pd.DataFrame) -> str:
+    # Numbers are text already, in the digits we chose.
+    sides = ["left", *["right"] * (len(frame.columns) - 1)]
+    return frame.to_markdown(index=False, disable_numparse=True, colalign=sides)

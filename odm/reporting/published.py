@@ -1,0 +1,97 @@
+"""The published numbers, with their sources: facts to set beside ours, never among them."""
+
+from dataclasses import dataclass
+from importlib.resources import files
+
+import pandas as pd
+
+from odm.settings import Settings
+
+MARKS = {
+    "S": "read in a repository, its README or an abstract",
+    "N": "printed by a third party",
+    "D": "derived by arithmetic from S and N",
+}
+BACKBONE = "EDSR-baseline"
+METHODS = {"FP32": "FP32", "ODM v2": "ODM v2", "DDTB": "DDTB", "DAQ (60 epochs)": "DAQ", "PAMS": "PAMS"}
+"""Rows of the reference table, in its order, and what it calls them."""
+SETS = ("Set5", "Set14", "B100", "Urban100")
+MATCH, ALARM = 0.05, 0.1
+"""In dB: within the first is a match, by more than the second above is an alarm."""
+
+
+@dataclass(frozen=True)
+class Counterpart:
+    """The published row that answers to a kind of method."""
+
+    method: str
+    same: bool = True
+    """Whether it is the same method; if not, agreement says nothing and only an excess does."""
+
+
+# No number of ODM v1 is known; v2 is its successor. The baseline of v2's ablation is learned ranges and L1 alone.
+COUNTERPARTS = {
+    "float": Counterpart("FP32"),
+    "plain": Counterpart("ODM v2 ablation a: baseline"),
+    "odm": Counterpart("ODM v2", same=False),
+}
+
+
+def read() -> pd.DataFrame:
+    """All published rows, every cell as printed (text, empty where nothing was printed)."""
+    with files("odm.reporting").joinpath("published.csv").open(encoding="utf-8") as file:
+        return pd.read_csv(file, dtype=str, keep_default_na=False)
+
+
+def same_network(settings: Settings, network: str) -> bool:
+    """Whether a network is the published EDSR-baseline: 64 channels, 16 blocks, trained on DIV2K."""
+    ours = settings.networks[network]
+    return (ours.backbone, ours.channels, ours.blocks) == ("edsr", 64, 16) and settings.images.train == ["div2k_train"]
+
+
+def counterpart(kind: str, scale: int, weight_bits: int, activation_bits: int, images: str) -> tuple[str, bool] | None:
+    """PSNR as printed for EDSR-baseline and whether the method is the same; None where nothing is published."""
+    answer = COUNTERPARTS.get(kind)
+    if answer is None:
+        return None
+    frame = read()
+    rows = frame[
+        (frame.backbone == BACKBONE)
+        & (frame.scale == str(scale))
+        & (frame.method == answer.method)
+        & (frame.w_bits == str(weight_bits))
+        & (frame.a_bits == str(activation_bits))
+    ]
+    # The first printed is the main source: others repeat it to other digits.
+    printed = rows.psnr[rows.dataset.str.lower() == images]
+    return (printed.iloc[0], answer.same) if len(printed) else None
+
+
+def verdict(ours: float, printed: str, same: bool) -> str:
+    """`match`, `ALARM` or nothing, for a PSNR of ours and the printed one it answers to."""
+    difference = round(ours - float(printed), 6)
+    if difference > ALARM:
+        return "ALARM"
+    return "match" if same and abs(difference) <= MATCH else ""
+
+
+def table(scale: int) -> tuple[pd.DataFrame, list[str]]:
+    """The published EDSR-baseline rows of a scale as text, and the sources that its cells point to.
+
+    A cell reads `PSNR / SSIM [mark and number of the source]`; two prints of one number stand side by side.
+    """
+    frame = read()
+    frame = frame[(frame.backbone == BACKBONE) & (frame.scale == str(scale)) & frame.method.isin(METHODS)]
+    sources: dict[tuple[str, str], str] = {}
+    rows: dict[tuple[str, str, str], dict[str, str]] = {}
+    order = list(METHODS)
+    for row in sorted(frame.itertuples(), key=lambda row: (-int(row.w_bits), order.index(row.method))):
+        label = sources.setdefault((row.mark, row.source), f"{row.mark}{len(sources) + 1}")
+        cell = f"{row.psnr}{' / ' + row.ssim if row.ssim else ''} [{label}]"
+        cells = rows.setdefault((row.method, row.w_bits, row.a_bits), {})
+        cells[row.dataset] = f"{cells[row.dataset]}; {cell}" if row.dataset in cells else cell
+    lines = [
+        {"Published": METHODS[method], "W/A": f"{w}/{a}"} | {images: cells.get(images, "") for images in SETS}
+        for (method, w, a), cells in rows.items()
+    ]
+    return pd.DataFrame(lines), [f"{label}: {source}" for (_, source), label in sources.items()]

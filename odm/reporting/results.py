@@ -1,0 +1,245 @@
+"""What a suite's steps have left behind: every network and run of the settings, finished or not."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import pandas as pd
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from odm.errors import OdmError
+from odm.files import read_json
+from odm.reporting.uncertainty import mean, spread
+from odm.settings import Settings
+
+FLOAT = "float"
+FLOAT_BITS = 32
+
+
+class Score(BaseModel):
+    """Of one image: dB, and a number up to 1."""
+
+    psnr: float
+    ssim: float
+
+
+Scores = dict[str, dict[str, Score]]
+"""By set, then by image."""
+
+
+class Metrics(BaseModel):
+    """A metrics.json, as the evaluation writes it."""
+
+    name: str
+    network: str
+    weight_bits: int
+    activation_bits: int
+    seed: int
+    settings: str
+    scale: int
+    scores: Scores
+    bicubic: Scores | None = None
+    parameters: int
+    storage_k: float
+    gmac: float
+    bitops_t: float
+    quantized_layers: list[str] = []
+    coverage: str | None = None
+    offsets: dict[str, list[str]] = {}
+    device: str
+    threads: int
+    versions: dict[str, str]
+
+
+class Timing(BaseModel):
+    """A timing.json: the one result that no two machines agree on."""
+
+    seconds_per_image: float
+    device: str
+    cpu: str
+    threads: int
+    torch: str
+
+
+class Layer(BaseModel):
+    """Of one layer of a float network, in the units of the feature; lists are by channel."""
+
+    mean_mismatch: float
+    deviation_mismatch: float
+    mean: float
+    deviation: float
+    lower: float
+    upper: float
+    channel_means: list[float]
+    channel_deviations: list[float]
+
+
+@dataclass(frozen=True)
+class Result:
+    """One network or run of the settings; without metrics where it is not finished."""
+
+    name: str
+    seed: int
+    metrics: Metrics | None
+    timing: Timing | None
+
+
+@dataclass(frozen=True)
+class Row:
+    """Results that differ in nothing but their seed. All of them count: with one missing there is no mean."""
+
+    network: str
+    method: str
+    weight_bits: int
+    activation_bits: int
+    results: tuple[Result, ...]
+
+    @property
+    def label(self) -> str:
+        return self.method if self.method == FLOAT else f"{self.method} W{self.weight_bits}A{self.activation_bits}"
+
+    @property
+    def finished(self) -> list[Metrics]:
+        return [result.metrics for result in self.results if result.metrics is not None]
+
+    @property
+    def missing(self) -> list[str]:
+        return [result.name for result in self.results if result.metrics is None]
+
+    def by_image(self, images: str) -> dict[str, float] | None:
+        """PSNR of each image of a set, averaged over seeds; None while a run is missing."""
+        if self.missing:
+            return None
+        scores = [metrics.scores[images] for metrics in self.finished]
+        return {image: mean([each[image].psnr for each in scores]) for image in scores[0]}
+
+    def mean(self, images: str, key: Literal["psnr", "ssim"]) -> float | None:
+        """Mean over the images of a set, then over seeds; None while a run is missing."""
+        return None if self.missing else mean(self._by_seed(images, key))
+
+    def spread(self, images: str, key: Literal["psnr", "ssim"]) -> float | None:
+        """Sample deviation (ddof 1) over seeds; None with a single seed or while a run is missing."""
+        return None if self.missing else spread(self._by_seed(images, key))
+
+    def _by_seed(self, images: str, key: str) -> list[float]:
+        return [mean([getattr(score, key) for score in metrics.scores[images].values()]) for metrics in self.finished]
+
+
+@dataclass(frozen=True)
+class Suite:
+    """All results of a suite, in the order of the table."""
+
+    settings: Settings
+    networks: dict[str, Row]
+    """The float networks."""
+    quantized: list[Row]
+    """By network, then by bits descending, then by method in the order of the settings."""
+
+    def of_network(self, network: str) -> list[Row]:
+        return [row for row in self.quantized if row.network == network]
+
+    def all_rows(self) -> list[Row]:
+        return [each for name, row in self.networks.items() for each in (row, *self.of_network(name))]
+
+    def results(self) -> list[Result]:
+        return [result for row in self.all_rows() for result in row.results]
+
+    def baseline(self, row: Row) -> Row:
+        """What a quantized row is held against: the plain method at the same bits if there is one, else float."""
+        bits = (row.weight_bits, row.activation_bits)
+        if not self._is_plain(row):
+            for other in self.of_network(row.network):
+                if (other.weight_bits, other.activation_bits) == bits and self._is_plain(other):
+                    return other
+        return self.networks[row.network]
+
+    def _is_plain(self, row: Row) -> bool:
+        return self.settings.methods[row.method].kind == "plain"
+
+
+def read(settings: Settings) -> Suite:
+    """Read all metrics and timings of a suite. A missing file gives a result without them, a damaged one OdmError."""
+    networks = {}
+    for name, network in settings.networks.items():
+        result = _result(settings, name, name, FLOAT_BITS, FLOAT_BITS, network.seed)
+        networks[name] = Row(name, FLOAT, FLOAT_BITS, FLOAT_BITS, (result,))
+    groups: dict[tuple[str, str, int, int], list[Result]] = {}
+    for name, run in settings.runs.items():
+        result = _result(settings, name, run.network, run.weight_bits, run.activation_bits, run.seed)
+        groups.setdefault((run.network, run.method, run.weight_bits, run.activation_bits), []).append(result)
+    rows = [Row(*key, tuple(results)) for key, results in groups.items()]
+    place, method = list(settings.networks).index, list(settings.methods).index
+    rows.sort(key=lambda row: (place(row.network), -row.weight_bits, -row.activation_bits, method(row.method)))
+    return Suite(settings, networks, rows)
+
+
+def folder(settings: Settings, name: str) -> Path:
+    """Where the steps put what they make of a network or a run."""
+    return settings.results / ("networks" if name in settings.networks else "runs") / name
+
+
+def _result(settings: Settings, name: str, network: str, weight_bits: int, activation_bits: int, seed: int) -> Result:
+    place, again = folder(settings, name), f"run `odm evaluate {name}` again"
+    metrics = _model(place / "metrics.json", Metrics, again)
+    if metrics is not None:
+        path = place / "metrics.json"
+        found = (metrics.network, metrics.weight_bits, metrics.activation_bits, metrics.seed)
+        if found != (network, weight_bits, activation_bits, seed):
+            raise OdmError(f"{path}: written under other settings (network, bits or seed); {again}")
+        if metrics.scale != settings.networks[network].scale:
+            raise OdmError(f"{path}: of scale {metrics.scale}, not {settings.networks[network].scale}; {again}")
+        for images in settings.images.test:
+            if not metrics.scores.get(images):
+                raise OdmError(f"{path}: has no scores for the images of '{images}'; {again}")
+    return Result(name, seed, metrics, _model(place / "timing.json", Timing, again))
+
+
+def history(settings: Settings, name: str) -> pd.DataFrame | None:
+    """A run's history.csv, indexed by step; None if it is not there."""
+    path = folder(settings, name) / "history.csv"
+    try:
+        frame = pd.read_csv(path, index_col="step")
+        return frame.astype(float)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:  # pandas' own parser errors are ValueErrors
+        reason = str(error).splitlines()[0]
+        raise OdmError(f"{path}: not a table of numbers by step ({reason}); remove it and train again") from None
+
+
+def mismatch(settings: Settings, network: str) -> dict[str, Layer] | None:
+    """A float network's mismatch.json by layer, in the order of the network; None if it is not there."""
+    path = folder(settings, network) / "mismatch.json"
+    content = _json(path)
+    if content is None:
+        return None
+    again = f"run `odm mismatch {network}` again"
+    layers = content.get("layers") if isinstance(content, Mapping) else None
+    if not layers:
+        raise OdmError(f"{path}: has no layers; {again}")
+    return _checked(path, TypeAdapter(dict[str, Layer]), layers, again)
+
+
+Kind = TypeVar("Kind")
+
+
+def _model(path: Path, kind: type[Kind], again: str) -> Kind | None:
+    content = _json(path)
+    return None if content is None else _checked(path, TypeAdapter(kind), content, again)
+
+
+def _json(path: Path) -> Any:
+    try:
+        return read_json(path) if path.exists() else None
+    except OSError as error:
+        raise OdmError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def _checked(path: Path, kind: TypeAdapter[Kind], content: Any, again: str) -> Kind:
+    try:
+        return kind.validate_python(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise OdmError(f"{path}: {key + ': ' if key else ''}{first['msg'].lower()}; {again}") from None

@@ -1,0 +1,68 @@
+"""How every figure looks, and how it is written: equal content, equal bytes."""
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from odm.files import whole
+from odm.reporting.results import Row, Suite
+
+# Okabe and Ito's palette, told apart by colour-blind readers too; black and greys are kept for references.
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+MARKERS = "osD^vP"
+DASHES = ("-", "--", ":", "-.")
+GREY = "#777777"
+FAINT = "#DDDDDD"
+
+# Not from the user's own matplotlibrc: figures depend on the results alone.
+STYLE: dict[str, Any] = {
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": GREY,
+    "axes.grid": True,
+    "grid.color": FAINT,
+    "grid.linewidth": 0.6,
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+    "legend.fontsize": 8,
+}
+
+
+def styled() -> Any:
+    """A context in which figures are drawn and saved."""
+    settings: dict[Any, Any] = {**matplotlib.rcParamsDefault, **STYLE, "backend": "Agg"}
+    return matplotlib.rc_context(settings)
+
+
+def save(figure: Figure, path: Path) -> None:
+    """PNG without time or program in it, 150 dots an inch."""
+    with whole(path) as beside:
+        figure.savefig(beside, format="png", dpi=150, facecolor="white", metadata={"Software": None})
+
+
+def say(axes: Axes, text: str) -> None:
+    """Text in place of a picture that cannot be drawn."""
+    axes.set_axis_off()
+    axes.text(0.5, 0.5, text, ha="center", va="center", color=GREY, transform=axes.transAxes, wrap=True)
+
+
+def look(suite: Suite, row: Row) -> dict[str, Any]:
+    """Colour by method, dashes by bit width: the highest is drawn through."""
+    widths = sorted({(each.weight_bits, each.activation_bits) for each in suite.quantized}, reverse=True)
+    dashes = DASHES[widths.index((row.weight_bits, row.activation_bits)) % len(DASHES)]
+    return {"color": colour(suite, row.method), "linestyle": dashes}
+
+
+def colour(suite: Suite, method: str) -> str:
+    return PALETTE[list(suite.settings.methods).index(method) % len(PALETTE)]
+
+
+def marker(suite: Suite, method: str) -> str:
+    return MARKERS[list(suite.settings.methods).index(method) % len(MARKERS)]

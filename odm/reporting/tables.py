@@ -1,0 +1,165 @@
+"""The tables as data: one row for each network, method, bit width and test set, and one of seconds for each run."""
+
+from typing import Any
+
+import pandas as pd
+
+from odm.errors import OdmError
+from odm.reporting.results import Metrics, Row, Scores, Suite
+from odm.reporting.uncertainty import interval, mean
+from odm.settings import BICUBIC
+
+# Of every number, the digits that tables.csv keeps; what is not there is an empty cell.
+DIGITS = {
+    "psnr": 4,
+    "psnr_spread": 4,
+    "ssim": 6,
+    "ssim_spread": 6,
+    "delta_float": 4,
+    "difference": 4,
+    "difference_low": 4,
+    "difference_high": 4,
+    "bitops_t": 4,
+    "gmac": 4,
+    "storage_k": 4,
+    "seconds_per_image": 4,
+}
+
+
+def scores(suite: Suite) -> list[dict[str, Any]]:
+    """One mapping a row of tables.csv, unrounded; None where a run is missing or nothing is to be said.
+
+    Order: by network and test set; in each bicubic, float, then by bits descending.
+    """
+    lines: list[dict[str, Any]] = []
+    for network, float_row in suite.networks.items():
+        for images in suite.settings.images.test:
+            lines.append(_bicubic(suite, float_row, images))
+            lines.extend(_line(suite, row, images) for row in (float_row, *suite.of_network(network)))
+    return lines
+
+
+def _bicubic(suite: Suite, float_row: Row, images: str) -> dict[str, Any]:
+    found = float_row.finished
+    bicubic: Scores = (found[0].bicubic or {}) if found else {}
+    each = list(bicubic.get(images, {}).values())
+    psnr = mean([score.psnr for score in each]) if each else None
+    return _identity(suite, float_row, images) | {
+        "method": BICUBIC,
+        "weight_bits": None,
+        "activation_bits": None,
+        "images": len(each) or None,
+        "seeds": None,
+        "psnr": psnr,
+        "ssim": mean([score.ssim for score in each]) if each else None,
+        "delta_float": _less(psnr, float_row.mean(images, "psnr")),
+    }
+
+
+def _line(suite: Suite, row: Row, images: str) -> dict[str, Any]:
+    float_row = suite.networks[row.network]
+    found = row.finished
+    psnr = row.mean(images, "psnr")
+    line = _identity(suite, row, images) | {
+        "images": len(found[0].scores[images]) if found else None,
+        "seeds": len(row.results),
+        "finished": len(found),
+        "missing": " ".join(row.missing) or None,
+        "psnr": psnr,
+        "psnr_spread": row.spread(images, "psnr"),
+        "ssim": row.mean(images, "ssim"),
+        "ssim_spread": row.spread(images, "ssim"),
+    }
+    if row is not float_row:
+        line["delta_float"] = _less(psnr, float_row.mean(images, "psnr"))
+        line |= _difference(suite, row, images)
+    return line | (_cost(found[0]) if found else {})
+
+
+def _identity(suite: Suite, row: Row, images: str) -> dict[str, Any]:
+    return {
+        "scale": suite.settings.networks[row.network].scale,
+        "network": row.network,
+        "method": row.method,
+        "weight_bits": row.weight_bits,
+        "activation_bits": row.activation_bits,
+        "set": images,
+    }
+
+
+def _difference(suite: Suite, row: Row, images: str) -> dict[str, Any]:
+    """PSNR less that of the baseline, image by image, and how sure the images make it."""
+    baseline = suite.baseline(row)
+    ours, theirs = row.by_image(images), baseline.by_image(images)
+    line: dict[str, Any] = {"against": baseline.method}
+    if ours is None or theirs is None:
+        return line
+    if ours.keys() != theirs.keys():
+        raise OdmError(
+            f"{suite.settings.results}: '{row.results[0].name}' and '{baseline.results[0].name}' were scored on "
+            f"different images of '{images}'; run `odm evaluate` for both again"
+        )
+    differences = [ours[image] - theirs[image] for image in ours]
+    low, high = interval(differences) or (None, None)
+    return line | {"difference": mean(differences), "difference_low": low, "difference_high": high}
+
+
+def _cost(metrics: Metrics) -> dict[str, Any]:
+    """What a network costs, which no seed changes."""
+    return {
+        "quantized_layers": len(metrics.quantized_layers),
+        "coverage": metrics.coverage if metrics.quantized_layers else None,
+        "shift_layers": len(metrics.offsets.get("shift", [])),
+        "scale_layers": len(metrics.offsets.get("scale", [])),
+        "bitops_t": metrics.bitops_t,
+        "gmac": metrics.gmac,
+        "storage_k": metrics.storage_k,
+        "parameters": metrics.parameters,
+    }
+
+
+def _less(ours: float | None, theirs: float | None) -> float | None:
+    return None if ours is None or theirs is None else ours - theirs
+
+
+SCORE_COLUMNS = [
+    *("scale", "network", "method", "weight_bits", "activation_bits", "set"),
+    *("images", "seeds", "finished", "missing", "psnr", "psnr_spread", "ssim", "ssim_spread", "delta_float"),
+    *("against", "difference", "difference_low", "difference_high", "quantized_layers", "coverage"),
+    *("shift_layers", "scale_layers", "bitops_t", "gmac", "storage_k", "parameters"),
+]
+
+
+def timings(suite: Suite) -> list[dict[str, Any]]:
+    """One mapping a row of timings.csv: seconds with all that they depend on."""
+    return [
+        {
+            "name": result.name,
+            "network": row.network,
+            "method": row.method,
+            "weight_bits": row.weight_bits,
+            "activation_bits": row.activation_bits,
+            "seed": result.seed,
+            **(result.timing.model_dump() if result.timing else {}),
+        }
+        for row in suite.all_rows()
+        for result in row.results
+    ]
+
+
+TIMING_COLUMNS = [
+    *("name", "network", "method", "weight_bits", "activation_bits", "seed"),
+    *("seconds_per_image", "device", "cpu", "threads", "torch"),
+]
+
+
+def csv(lines: list[dict[str, Any]], columns: list[str]) -> str:
+    """Equal lines give equal bytes."""
+
+    def cell(value: Any, column: str) -> str:
+        if value is None:
+            return ""
+        return f"{value:.{DIGITS[column]}f}" if column in DIGITS else str(value)
+
+    text = [[cell(line.get(column), column) for column in columns] for line in lines]
+    return pd.DataFrame(text, columns=columns).to_csv(index=False, lineterminator="\n")

@@ -1,0 +1,105 @@
+"""`odm evaluate <network or run>`: score it on every test image, and count what it costs."""
+
+import math
+import time
+from dataclasses import asdict
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import skimage
+import torch
+
+from odm import __version__, inference
+from odm.device import cpu_name, device_of
+from odm.errors import OdmError
+from odm.files import write_json
+from odm.images.imresize import imresize
+from odm.images.metrics import score
+from odm.images.prepared import Prepared
+from odm.quantization.cost import cost
+from odm.quantization.layer import quantized_layers
+from odm.settings import Settings, digest
+
+Scores = dict[str, dict[str, dict[str, float]]]
+
+
+def run(settings: Settings, name: str) -> None:
+    device = device_of(settings)
+    prepared = Prepared(settings.results / "data" / "test.safetensors")
+    network = inference.load(settings, name, device)
+    scale: int = network.scale  # type: ignore[assignment]
+
+    scores: Scores = {}
+    bicubic: Scores = {}
+    seconds = 0.0
+    for index, (set_name, image) in enumerate(prepared.images):
+        low, high = prepared.pair(index, scale)
+        began = time.perf_counter()
+        output = inference.upscale(network, low)  # ends on the host, so a GPU has finished
+        seconds += time.perf_counter() - began
+        scores.setdefault(set_name, {})[image] = _score(output, high, scale, f"{name}: '{image}' of '{set_name}'")
+        if name in settings.networks:
+            enlarged = imresize(low, Fraction(scale))
+            bicubic.setdefault(set_name, {})[image] = _score(enlarged, high, scale, f"bicubic: '{image}' of '{set_name}'")
+
+    out = settings.results / ("networks" if name in settings.networks else "runs") / name
+    write_json(out / "metrics.json", _description(settings, name, network) | {"scores": scores, "bicubic": bicubic or None})
+    write_json(
+        out / "timing.json",
+        {
+            "seconds_per_image": seconds / len(prepared.images),
+            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+            "cpu": cpu_name(),
+            "threads": settings.threads,
+            "torch": torch.__version__,
+        },
+    )
+    means = [f"{each} {np.mean([image['psnr'] for image in images.values()]):.2f} dB" for each, images in scores.items()]
+    print(f"{name}: {', '.join(means)}: {out}/metrics.json")
+
+
+def _score(output: inference.Image, high: inference.Image, scale: int, what: str) -> dict[str, float]:
+    found = score(output, high, scale)
+    if not all(math.isfinite(value) for value in found.values()):
+        raise OdmError(f"{what}: the score is not finite ({found}); the weights or the image are broken")
+    return {key: round(value, 6) for key, value in found.items()}
+
+
+def _description(settings: Settings, name: str, network: torch.nn.Module) -> dict[str, Any]:
+    layers = quantized_layers(network)
+    shared = {
+        "name": name,
+        "scale": network.scale,
+        **{key: round(value, 6) for key, value in asdict(cost(network)).items()},
+        "quantized_layers": list(layers),
+        "offsets": {
+            part: [each for each, layer in layers.items() if layer.offset is not None and part in layer.offset.parts()]
+            for part in ("shift", "scale")
+        },
+        "device": settings.device,
+        "threads": settings.threads,
+        "versions": {"odm": __version__, "torch": torch.__version__, "skimage": skimage.__version__},
+    }
+    if name in settings.networks:
+        float_settings = settings.networks[name]
+        return shared | {
+            "network": name,
+            "method": "float",
+            "weight_bits": 32,
+            "activation_bits": 32,
+            "seed": float_settings.seed,
+            "coverage": None,
+            "settings": digest(float_settings, settings.pretraining),
+        }
+    run_settings = settings.runs[name]
+    method = settings.methods[run_settings.method]
+    return shared | {
+        "network": run_settings.network,
+        "method": run_settings.method,
+        "weight_bits": run_settings.weight_bits,
+        "activation_bits": run_settings.activation_bits,
+        "seed": run_settings.seed,
+        "coverage": method.coverage,
+        "settings": digest(run_settings, method, settings.networks[run_settings.network], settings.qat),
+    }

@@ -1,0 +1,27 @@
+"""Draw every figure of the suite."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from odm import inference
+from odm.device import device_of
+from odm.images.prepared import Prepared
+from odm.reporting import agreement, crops, mismatch, results, tradeoff
+from odm.reporting.style import save, styled
+from odm.settings import Settings
+
+
+def run(settings: Settings) -> None:
+    suite = results.read(settings)
+    test = Prepared(settings.results / "data" / "test.safetensors")
+    device = device_of(settings)
+    folder = settings.results / "figures"
+
+    def upscale(name: str, lr: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        return inference.upscale(inference.load(settings, name, device), lr)
+
+    with styled():
+        save(tradeoff.draw(suite), folder / "tradeoff.png")
+        save(agreement.draw(suite), folder / "agreement.png")
+        save(mismatch.draw(suite), folder / "mismatch.png")
+        save(crops.draw(suite, test, upscale), folder / "crops.png")

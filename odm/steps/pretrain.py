@@ -1,0 +1,43 @@
+"""`odm pretrain <network>`: train a float network."""
+
+import shutil
+from pathlib import Path
+
+import torch
+
+from odm import fingerprint, seeds, weights
+from odm.device import device_of
+from odm.images.patches import Patches
+from odm.images.prepared import Prepared
+from odm.networks.build import build
+from odm.settings import Settings
+from odm.training import history
+from odm.training.batches import on_device
+from odm.training.loop import fit
+from odm.training.objective import Objective
+
+
+def run(settings: Settings, name: str) -> None:
+    network_settings, training = settings.networks[name], settings.pretraining
+    device = device_of(settings)
+    data = settings.results / "data" / "train.safetensors"
+    out = settings.results / "networks" / name
+    checkpoints = Path("checkpoints") / settings.suite / "networks" / name
+
+    network = build(network_settings).to(device, memory_format=torch.channels_last)
+    patches = Patches(
+        Prepared(data), network_settings.scale, training.batch, training.patch, seeds.named(network_settings.seed, "patches")
+    )
+    rows = fit(
+        network,
+        on_device(patches, device),
+        [{"params": list(network.parameters()), "lr": training.rate}],
+        training,
+        Objective(),
+        checkpoints / "last.safetensors",
+        fingerprint.identity(device, settings.threads, network_settings, training, fingerprint.of_header(data)),
+    )
+    weights.save(out / "weights.safetensors", network)
+    history.write(out / "history.csv", rows)
+    shutil.rmtree(checkpoints)
+    print(f"{out}/weights.safetensors: loss {rows[-1]['loss']:.3f} after {training.steps} steps")

@@ -1,0 +1,63 @@
+"""`odm train <run>`: quantization-aware training of one run."""
+
+import shutil
+from pathlib import Path
+
+from odm import fingerprint, inference, seeds, weights
+from odm.device import device_of
+from odm.files import read_json
+from odm.images.patches import Patches
+from odm.images.prepared import Prepared
+from odm.methods.build import build
+from odm.settings import Settings
+from odm.training import history
+from odm.training.batches import on_device
+from odm.training.loop import fit
+
+
+def run(settings: Settings, name: str) -> None:
+    run_settings, training = settings.runs[name], settings.qat
+    network_settings = settings.networks[run_settings.network]
+    device = device_of(settings)
+    data = settings.results / "data" / "train.safetensors"
+    float_network = settings.results / "networks" / run_settings.network
+    out = settings.results / "runs" / name
+    checkpoints = Path("checkpoints") / settings.suite / "runs" / name
+
+    patches = Patches(
+        Prepared(data), network_settings.scale, training.batch, training.patch, seeds.named(run_settings.seed, "patches")
+    )
+    batches = on_device(patches, device)
+    network = inference.load(settings, run_settings.network, device)
+    method = build(settings, run_settings, network)
+    measured = read_json(float_network / "mismatch.json")["layers"]
+    # Batches after those that training will see: calibration and training share no patch by step.
+    later = range(training.steps, training.steps + training.calibration_batches)
+    method.prepare(measured, (batches(step)[0] for step in later))
+    network.to(device)
+    method.watch()
+    print(f"{name}: {len(method.layers)} layers quantized: {', '.join(method.layers)}", flush=True)
+
+    rows = fit(
+        network,
+        batches,
+        method.parameter_groups(training),
+        training,
+        method,
+        checkpoints / "last.safetensors",
+        fingerprint.identity(
+            device,
+            settings.threads,
+            run_settings,
+            settings.methods[run_settings.method],
+            network_settings,
+            training,
+            fingerprint.of_header(data),
+            fingerprint.of_file(float_network / "weights.safetensors"),
+            fingerprint.of_file(float_network / "mismatch.json"),
+        ),
+    )
+    weights.save(out / "weights.safetensors", network)
+    history.write(out / "history.csv", rows)
+    shutil.rmtree(checkpoints)
+    print(f"{out}/weights.safetensors: loss {rows[-1]['loss']:.3f} after {training.steps} steps")

@@ -1,0 +1,52 @@
+"""Checkpoints: one safetensors file a job, whole or not there, never pickle."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from odm.files import write_tensors
+
+Row = dict[str, float]
+
+
+def save(
+    path: Path, identity: str, step: int, network: nn.Module, optimizer: torch.optim.Optimizer, history: list[Row]
+) -> None:
+    """Write everything that the next `step` steps depend on; draws need no state, they are functions of the step."""
+    tensors = {f"network.{key}": value for key, value in network.state_dict().items()}
+    for index, state in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{index}.{key}": value for key, value in state.items()}
+    tensors = {key: value.contiguous() for key, value in tensors.items()}
+    write_tensors(path, tensors, {"identity": identity, "step": str(step), "history": json.dumps(history)})
+
+
+def load(path: Path, identity: str, network: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[int, list[Row]]:
+    """Put a checkpoint back; returns the step to go on with and the history so far.
+
+    One that is absent, unreadable or of other settings (`identity`) is not used: the answer is then (0, []).
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            if metadata.get("identity") != identity:
+                return 0, []
+            tensors: dict[str, Tensor] = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError):
+        return 0, []
+    # Channels last as the network has them: another layout may take other code paths, and those other last bits.
+    tensors = {
+        key: value.contiguous(memory_format=torch.channels_last) if value.ndim == 4 else value
+        for key, value in tensors.items()
+    }
+    network.load_state_dict({key.removeprefix("network."): t for key, t in tensors.items() if key.startswith("network.")})
+    states: dict[int, dict[str, Any]] = {}
+    for key, tensor in tensors.items():
+        if key.startswith("optimizer."):
+            _, index, name = key.split(".")
+            states.setdefault(int(index), {})[name] = tensor
+    optimizer.load_state_dict({"state": states, "param_groups": optimizer.state_dict()["param_groups"]})
+    return int(metadata["step"]), json.loads(metadata["history"])

@@ -1,0 +1,90 @@
+"""Cooperative regularization: the regularizer's gradient is used where it agrees with the reconstruction's (Eq. 4)."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from odm.quantization.quantizer import ranges_fixed
+from odm.settings import Cooperation
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How the two gradients of one step lie to each other.
+
+    `cosine` is that of all parameters together; `share` that of gradient elements with equal sign, by layer and in all.
+    """
+
+    cosine: float
+    share: float
+    by_layer: dict[str, float]
+
+
+def backward(
+    reconstruction: Tensor, regularizer: Tensor, theta: Mapping[str, Sequence[nn.Parameter]], rule: Cooperation
+) -> dict[str, tuple[Tensor, Tensor]]:
+    """Fill `.grad` with gR + w gV, from one forward pass and two backward passes.
+
+    Args:
+        reconstruction, regularizer: scalar losses of the same forward pass.
+        theta: by layer, the parameters that the regularizer may move; all others follow the reconstruction.
+        rule: what w is; for `sign` 1 where the compared scope agrees and 0 where not, for `cosine` (cos + 1) / 2.
+
+    Returns:
+        By layer that both losses reach, the two gradients before they were joined, flattened.
+    """
+    flat = [parameter for layer in theta.values() for parameter in layer]
+    with ranges_fixed():
+        regular = torch.autograd.grad(regularizer, flat, retain_graph=True, allow_unused=True)
+    reconstruction.backward()
+    of = dict(zip(flat, regular, strict=True))
+
+    pairs: dict[str, tuple[Tensor, Tensor]] = {}
+    members: dict[str, list[nn.Parameter]] = {}
+    for name, layer in theta.items():
+        reached = [parameter for parameter in layer if of[parameter] is not None and parameter.grad is not None]
+        if reached:
+            members[name] = reached
+            pairs[name] = (
+                torch.cat([parameter.grad.flatten() for parameter in reached if parameter.grad is not None]),
+                torch.cat([of[parameter].flatten() for parameter in reached]),
+            )
+    weights = _weights(pairs, rule)
+    for name, reached in members.items():
+        joined = pairs[name][0] + weights[name] * pairs[name][1]
+        for parameter, gradient in zip(reached, joined.split([each.numel() for each in reached]), strict=True):
+            parameter.grad.copy_(gradient.view_as(parameter))  # type: ignore[union-attr]
+    return pairs
+
+
+def _weights(pairs: Mapping[str, tuple[Tensor, Tensor]], rule: Cooperation) -> dict[str, Tensor | float]:
+    if rule.rule == "always":
+        return dict.fromkeys(pairs, 1.0)
+    if rule.scope == "element":
+        return {name: (a * b > 0).to(a.dtype) for name, (a, b) in pairs.items()}
+    compared = pairs if rule.scope == "layer" else {"": _joined(pairs)}
+    if rule.rule == "sign":
+        of: dict[str, Tensor | float] = {name: (torch.dot(a, b) > 0).to(a.dtype) for name, (a, b) in compared.items()}
+    else:
+        of = {name: (_cosine(a, b) + 1) / 2 for name, (a, b) in compared.items()}
+    return of if rule.scope == "layer" else dict.fromkeys(pairs, of[""])
+
+
+def _joined(pairs: Mapping[str, tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    return torch.cat([a for a, _ in pairs.values()]), torch.cat([b for _, b in pairs.values()])
+
+
+def _cosine(a: Tensor, b: Tensor) -> Tensor:
+    return torch.nn.functional.cosine_similarity(a, b, dim=0)
+
+
+def agreement(pairs: Mapping[str, tuple[Tensor, Tensor]]) -> Agreement:
+    """Figures for the history, of the gradients that `backward` returned."""
+    a, b = _joined(pairs)
+
+    def share(a: Tensor, b: Tensor) -> float:
+        return (a * b > 0).double().mean().item()
+
+    return Agreement(_cosine(a, b).item(), share(a, b), {name: share(*pair) for name, pair in pairs.items()})

@@ -1,0 +1,64 @@
+"""The one loop: pretraining and quantization-aware training."""
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from odm.training import checkpoint
+from odm.training.objective import Objective
+from odm.training.progress import Progress
+
+# (low resolution, high resolution) of a step, each (N, 3, H, W) in 0-255.
+Batches = Callable[[int], tuple[Tensor, Tensor]]
+
+
+def rate_at(step: int, settings: Any) -> float:
+    """Share of the first learning rate that is left at a step (`settings.Training`)."""
+    if settings.schedule == "cosine":
+        return 0.5 * (1 + math.cos(math.pi * step / settings.steps))
+    return 0.5 ** (step // settings.halve_every)
+
+
+def fit(
+    network: nn.Module,
+    batches: Batches,
+    groups: Sequence[dict[str, Any]],
+    settings: Any,
+    objective: Objective,
+    saved: Path,
+    identity: str,
+) -> list[checkpoint.Row]:
+    """Train in place, going on from the checkpoint `saved` if it is of the same `identity`; returns the history.
+
+    Args:
+        groups: parameter groups for Adam, each with its first `lr`.
+        settings: a `settings.Training`.
+        identity: digest of all that the result depends on.
+    """
+    optimizer = torch.optim.Adam(groups, betas=(0.9, 0.999), eps=1e-8)
+    first_rates = [group["lr"] for group in optimizer.param_groups]
+    start, history = checkpoint.load(saved, identity, network, optimizer)
+    network.train()
+    with Progress(start, settings.steps) as progress:
+        for step in range(start, settings.steps):
+            for group, first in zip(optimizer.param_groups, first_rates, strict=True):
+                group["lr"] = first * rate_at(step, settings)
+            low, high = batches(step)
+            optimizer.zero_grad()
+            loss = (network(low) - high).abs().mean()
+            objective.backward(loss)
+            optimizer.step()
+            objective.settle()
+
+            done = step + 1
+            if done % settings.log_every == 0 or done == settings.steps:
+                row = {"step": done, "rate": first_rates[0] * rate_at(step, settings), "loss": loss.item()}
+                history.append(row | objective.measure())
+                checkpoint.save(saved, identity, done, network, optimizer, history)
+                progress.row(history[-1])
+            progress.advance()
+    return history

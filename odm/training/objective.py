@@ -1,0 +1,18 @@
+"""What a training run minimises, as the loop sees it; pretraining uses it as it is, methods extend it."""
+
+from torch import Tensor
+
+
+class Objective:
+    """The reconstruction loss alone."""
+
+    def backward(self, loss: Tensor) -> None:
+        """Leave the gradients to step along in `.grad`."""
+        loss.backward()
+
+    def settle(self) -> None:
+        """Restore what must hold after an optimizer step."""
+
+    def measure(self) -> dict[str, float]:
+        """Columns for history.csv beside step, rate and loss, of the last step."""
+        return {}

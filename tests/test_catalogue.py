@@ -1,0 +1,295 @@
+import http.server
+import os
+import subprocess
+import sys
+import tarfile
+import threading
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from odm.errors import OdmError
+from odm.images import download, reading
+from odm.images.catalogue import CATALOGUE, Benchmark, Download, Packaged
+from odm.images.reading import digest, images_in, read_image, read_set
+from odm.settings import Images
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Away from the project's downloads and from whatever the environment names."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv(reading.ROOT_VARIABLE, raising=False)
+
+
+def settings(**changes: object) -> Images:
+    return Images.model_validate({"train": ["skimage_train"], "test": ["skimage_test"], "scales": [2], **changes})
+
+
+def photo(path: Path, size: tuple[int, int] = (20, 18), mode: str = "RGB", seed: int = 1) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    shape = (size[1], size[0], len(mode)) if len(mode) > 1 else (size[1], size[0])
+    Image.fromarray(np.random.default_rng(seed).integers(0, 256, shape, np.uint8), mode).save(path)
+    return path
+
+
+def mine(folder: Path, **changes: object) -> list[tuple[str, np.ndarray]]:
+    return list(read_set("mine", settings(folders={"mine": str(folder)}, **changes)))
+
+
+def one_line(error: pytest.ExceptionInfo[OdmError], *parts: str) -> None:
+    text = str(error.value)
+    assert "\n" not in text
+    for part in parts:
+        assert part in text
+
+
+def test_catalogue_needs_only_the_standard_library() -> None:
+    code = "import sys, odm.images.catalogue; print(sorted({'numpy', 'PIL', 'torch', 'skimage'} & set(sys.modules)))"
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=os.getcwd())
+    assert answer.stdout.strip() == "[]"
+
+
+def test_packaged_sets_are_disjoint_colour_photographs_with_licences() -> None:
+    seen: set[str] = set()
+    for name in ("skimage_train", "skimage_test"):
+        entry = CATALOGUE[name]
+        assert isinstance(entry, Packaged)
+        assert all(image.licence for image in entry.images)
+        images = dict(read_set(name, settings()))
+        assert list(images) == [image.file.split(".")[0] for image in entry.images]
+        for image in images.values():
+            assert image.ndim == 3
+            assert image.shape[2] == 3
+            assert (image[..., 0] != image[..., 1]).mean() > 0.1
+        digests = {digest(image) for image in images.values()}
+        assert len(digests) == len(images)
+        assert not digests & seen
+        seen |= digests
+
+
+def test_other_pixels_in_the_package_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "read_image", lambda file: read_image(file)[::-1])
+    with pytest.raises(OdmError) as error:
+        list(read_set("skimage_test", settings()))
+    one_line(error, "astronaut.png", "not the pixels", "scikit-image")
+
+
+def test_own_folder_in_natural_order(tmp_path: Path) -> None:
+    for name in ("b10.png", "b9.jpg", "a.webp", "B1.PNG", ".hidden.png"):
+        photo(tmp_path / "own" / name)
+    (tmp_path / "own" / "notes.txt").write_text("no image")
+    assert [name for name, _ in mine(tmp_path / "own")] == ["a", "B1", "b9", "b10"]
+
+
+def test_two_images_of_one_name(tmp_path: Path) -> None:
+    photo(tmp_path / "own" / "a.png")
+    photo(tmp_path / "own" / "a.webp")
+    with pytest.raises(OdmError) as error:
+        mine(tmp_path / "own")
+    one_line(error, "a.webp", "a.png", "rename")
+
+
+def test_missing_and_empty_folders(tmp_path: Path) -> None:
+    with pytest.raises(OdmError) as error:
+        mine(tmp_path / "none")
+    one_line(error, "images.folders.mine", "no folder", str(tmp_path / "none"))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(OdmError) as error:
+        mine(tmp_path / "empty")
+    one_line(error, "images.folders.mine", "no images", str(tmp_path / "empty"))
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "webp"])
+@pytest.mark.parametrize("kept", [0, 0.1, 0.6])
+def test_truncated_image(tmp_path: Path, suffix: str, kept: float) -> None:
+    file = photo(tmp_path / "own" / f"a.{suffix}", (64, 64))
+    content = file.read_bytes()
+    file.write_bytes(content[: int(kept * len(content))])
+    with pytest.raises(OdmError) as error:
+        mine(tmp_path / "own")
+    one_line(error, str(file), "damaged", "replace it")
+
+
+def test_image_smaller_than_its_scale_allows(tmp_path: Path) -> None:
+    file = photo(tmp_path / "own" / "a.png", (40, 31))
+    assert mine(tmp_path / "own")
+    with pytest.raises(OdmError) as error:
+        mine(tmp_path / "own", scales=[2, 4])
+    one_line(error, str(file), "40x31", "x4", "32")
+
+
+def test_modes(tmp_path: Path) -> None:
+    grey = photo(tmp_path / "grey.png", mode="L")
+    assert read_image(grey).shape == (18, 20)
+    opaque = read_image(photo(tmp_path / "rgb.png"))
+    Image.fromarray(np.dstack([opaque, np.full((18, 20), 255, np.uint8)])).save(tmp_path / "opaque.png")
+    assert np.array_equal(read_image(tmp_path / "opaque.png"), opaque)
+    Image.fromarray(opaque).quantize(16).save(tmp_path / "palette.png")
+    assert read_image(tmp_path / "palette.png").shape == (18, 20, 3)
+    wide = np.linspace(0, 65535, 360).round().astype(np.uint16).reshape(18, 20)
+    Image.fromarray(wide).save(tmp_path / "wide.png")
+    assert np.array_equal(read_image(tmp_path / "wide.png"), np.round(wide / 257).astype(np.uint8))
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_transparent_pixels(tmp_path: Path, mode: str) -> None:
+    file = tmp_path / "a.png"
+    if mode == "P":
+        Image.fromarray(read_image(photo(tmp_path / "rgb.png"))).quantize(16).save(file, transparency=3)
+    else:
+        photo(file, mode=mode)
+    with pytest.raises(OdmError) as error:
+        read_image(file)
+    one_line(error, "a.png", "transparen")
+
+
+@pytest.fixture
+def tiny(monkeypatch: pytest.MonkeyPatch) -> Benchmark:
+    """A benchmark of two images, in the catalogue for the length of a test."""
+    entry = Benchmark(2, "none", ("Tiny/HR", "Tiny"), left_out=frozenset({"bad"}))
+    monkeypatch.setitem(CATALOGUE, "tiny", entry)
+    return entry
+
+
+@pytest.mark.parametrize("layout", ["Tiny/HR", "Tiny"])
+def test_benchmark_under_a_root(tmp_path: Path, tiny: Benchmark, monkeypatch: pytest.MonkeyPatch, layout: str) -> None:
+    for name in ("1.png", "2.png", "bad.png"):
+        photo(tmp_path / "sets" / layout / name)
+    root = str(tmp_path / "sets")
+    assert [name for name, _ in read_set("tiny", settings(root=root))] == ["1", "2"]
+    monkeypatch.setenv(reading.ROOT_VARIABLE, root)
+    assert [name for name, _ in read_set("tiny", settings())] == ["1", "2"]
+    photo(tmp_path / "sets" / layout / "3.png")
+    with pytest.raises(OdmError) as error:
+        list(read_set("tiny", settings()))
+    one_line(error, layout, "3 images where 'tiny' has 2")
+
+
+def test_root_that_is_no_folder(tmp_path: Path, tiny: Benchmark) -> None:
+    with pytest.raises(OdmError) as error:
+        list(read_set("tiny", settings(root=str(tmp_path / "none"))))
+    one_line(error, "images.root", "no folder")
+
+
+def test_set_that_is_nowhere(tiny: Benchmark) -> None:
+    with pytest.raises(OdmError) as error:
+        list(read_set("tiny", settings()))
+    one_line(error, "tiny", "downloads/tiny/images", "images.folders.tiny")
+    with pytest.raises(OdmError) as error:
+        list(read_set("unheard_of", settings()))
+    one_line(error, "unheard_of", "images.folders.unheard_of")
+
+
+def test_numbered_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(CATALOGUE, "tiny", Benchmark(2, "none", ("Tiny",), numbers=range(1, 3)))
+    for name in ("0001.png", "0002.png", "0003.png", "cover.png"):
+        photo(tmp_path / "Tiny" / name)
+    assert [name for name, _ in read_set("tiny", settings(root=str(tmp_path)))] == ["0001", "0002"]
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[tuple[Path, str]]:
+    """A folder and the address it is served at."""
+    folder = tmp_path / "served"
+    folder.mkdir()
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def __init__(self, *args: object, **kwargs: object) -> None:
+            super().__init__(*args, directory=str(folder), **kwargs)  # type: ignore[arg-type]
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Quiet) as served:
+        threading.Thread(target=served.serve_forever, daemon=True).start()
+        yield folder, f"http://127.0.0.1:{served.server_port}"
+        served.shutdown()
+
+
+def archive(folder: Path, name: str) -> None:
+    """An archive with two images in Tiny_HR/ and another in other/."""
+    for each in ("Tiny_HR/1.png", "Tiny_HR/2.png", "other/3.png"):
+        photo(folder / each)
+    if name.endswith("zip"):
+        with zipfile.ZipFile(folder / name, "w") as files:
+            for each in ("Tiny_HR/1.png", "Tiny_HR/2.png", "other/3.png"):
+                files.write(folder / each, each)
+    else:
+        with tarfile.open(folder / name, "w:gz") as files:
+            for each in ("Tiny_HR", "other"):
+                files.add(folder / each, each)
+
+
+@pytest.mark.parametrize("name", ["tiny.tar.gz", "tiny.zip"])
+def test_download_from_the_second_mirror(server: tuple[Path, str], monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    folder, address = server
+    archive(folder, name)
+    source = Download((f"{address}/gone/{name}", f"{address}/{name}"), inside="Tiny_HR")
+    monkeypatch.setitem(CATALOGUE, "tiny", Benchmark(2, "none", ("Tiny",), source))
+    assert [each for each, _ in read_set("tiny", settings())] == ["1", "2"]
+    assert [each.name for each in Path("downloads/tiny").iterdir()] == ["images"]
+    (folder / name).unlink()
+    assert [each for each, _ in read_set("tiny", settings())] == ["1", "2"]
+
+
+def test_failed_download_names_what_was_tried_and_what_to_do(
+    server: tuple[Path, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, address = server
+    archive(folder, "tiny.zip")
+    urls = (f"{address}/gone.zip", "http://127.0.0.1:9/tiny.zip", f"{address}/tiny.zip")
+    monkeypatch.setitem(CATALOGUE, "tiny", Benchmark(2, "none", ("Tiny",), Download(urls, "sha256:" + "0" * 64)))
+    with pytest.raises(OdmError) as error:
+        list(read_set("tiny", settings()))
+    one_line(error, "tiny", *urls, "hash", "downloads/tiny/images", "images.folders.tiny")
+    assert list(Path("downloads/tiny").iterdir()) == []
+
+
+def test_damaged_archive(server: tuple[Path, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, address = server
+    archive(folder, "tiny.tar.gz")
+    (folder / "tiny.tar.gz").write_bytes((folder / "tiny.tar.gz").read_bytes()[:900])
+    source = Download((f"{address}/tiny.tar.gz",), inside="Tiny_HR")
+    monkeypatch.setitem(CATALOGUE, "tiny", Benchmark(2, "none", ("Tiny",), source))
+    with pytest.raises(OdmError) as error:
+        list(read_set("tiny", settings()))
+    one_line(error, "tiny.tar.gz", "not a whole archive", "remove it")
+    assert not download.place("tiny").exists()
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_archive_that_would_write_elsewhere(tmp_path: Path, kind: str) -> None:
+    bad, inside = tmp_path / f"bad.{kind}", photo(tmp_path / "a.png")
+    if kind == "zip":
+        with zipfile.ZipFile(bad, "w") as files:
+            files.write(inside, "../outside.png")
+    else:
+        with tarfile.open(bad, "w") as files:
+            files.add(inside, "../outside.png")
+    (tmp_path / "target").mkdir()
+    with pytest.raises(OdmError) as error:
+        download.unpack(bad, tmp_path / "target")
+    one_line(error, str(bad), "outside", "do not use it")
+    assert not (tmp_path / "outside.png").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["set5", "set14", "b100", "urban100", "bsds500_train", "bsds500_test", "cid22"])
+def test_real_sets_are_found_whole(odm_images: Path, name: str) -> None:
+    entry = CATALOGUE[name]
+    assert isinstance(entry, Benchmark)
+    images = dict(read_set(name, settings(root=str(odm_images))))
+    assert len(images) == entry.count
+    greys = [each for each, image in images.items() if image.ndim == 2]
+    assert greys == (["bridge"] if name == "set14" else [])
+
+
+def test_listing_an_unreadable_folder(tmp_path: Path) -> None:
+    with pytest.raises(OdmError) as error:
+        images_in(photo(tmp_path / "file.png"))
+    one_line(error, "file.png", "cannot be read")

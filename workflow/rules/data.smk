@@ -1,0 +1,15 @@
+rule data:
+    input:
+        src=sources("data"),
+    output:
+        f"{RESULTS}/data/{{part}}.safetensors",
+    log:
+        f"{LOGS}/data/{{part}}.log",
+    benchmark:
+        f"{LOGS}/data/{{part}}.tsv"
+    conda:
+        "../envs/odm.yaml"
+    params:
+        settings=tracked("images.{part}", "images.scales", "images.root", "images.folders"),
+    shell:
+        "odm data {wildcards.part} > {log} 2>&1"

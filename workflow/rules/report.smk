@@ -1,0 +1,52 @@
+rule tables:
+    input:
+        of_networks_and_runs(),
+        src=sources("tables"),
+    output:
+        f"{RESULTS}/tables.md",
+        report(f"{RESULTS}/tables.csv", caption="../report/tables.rst", category="Tables", labels={"table": "results"}),
+        report(
+            f"{RESULTS}/timings.csv", caption="../report/timings.rst", category="Tables", labels={"table": "timings"}
+        ),
+        "results/tables.md",
+    log:
+        f"{LOGS}/tables.log",
+    benchmark:
+        f"{LOGS}/tables.tsv"
+    conda:
+        "../envs/odm.yaml"
+    params:
+        settings=tracked("suite", "images", "networks", "pretraining", "qat", "methods", "runs"),
+    shell:
+        "odm tables > {log} 2>&1"
+
+
+rule figures:
+    input:
+        of_networks_and_runs(),
+        data=TEST_IMAGES,
+        src=sources("figures"),
+    output:
+        [
+            report(
+                f"{RESULTS}/figures/{figure}.png",
+                caption=f"../report/{figure}.rst",
+                category="Figures",
+                labels={"figure": figure},
+            )
+            for figure in FIGURES
+        ],
+    log:
+        f"{LOGS}/figures.log",
+    benchmark:
+        f"{LOGS}/figures.tsv"
+    conda:
+        "../envs/odm.yaml"
+    threads: SETTINGS.threads
+    resources:
+        gpu=GPU,
+        processors=SETTINGS.threads,
+    params:
+        settings=tracked("suite", "threads", "device", "images", "networks", "qat", "methods", "runs"),
+    shell:
+        "odm figures > {log} 2>&1"

@@ -1,0 +1,47 @@
+rule train:
+    input:
+        data=TRAIN_IMAGES,
+        network=of_network("weights.safetensors"),
+        mismatch=of_network("mismatch.json"),
+        src=sources("train"),
+    output:
+        weights=f"{RUN}/weights.safetensors",
+        history=f"{RUN}/history.csv",
+    log:
+        f"{LOGS}/train/{{run}}.log",
+    benchmark:
+        f"{LOGS}/train/{{run}}.tsv"
+    conda:
+        "../envs/odm.yaml"
+    threads: SETTINGS.threads
+    resources:
+        gpu=GPU,
+        processors=SETTINGS.threads,
+    params:
+        settings=tracked("threads", "device", "qat", "runs.{run}", "methods.{item.method}", "networks.{item.network}"),
+    shell:
+        "odm train {wildcards.run} > {log} 2>&1"
+
+
+rule evaluate_run:
+    input:
+        data=TEST_IMAGES,
+        weights=f"{RUN}/weights.safetensors",
+        src=sources("evaluate"),
+    output:
+        metrics=f"{RUN}/metrics.json",
+        timing=f"{RUN}/timing.json",
+    log:
+        f"{LOGS}/evaluate/{{run}}.log",
+    benchmark:
+        f"{LOGS}/evaluate/{{run}}.tsv"
+    conda:
+        "../envs/odm.yaml"
+    threads: SETTINGS.threads
+    resources:
+        gpu=GPU,
+        processors=SETTINGS.threads,
+    params:
+        settings=tracked("threads", "device", "qat", "runs.{run}", "methods.{item.method}", "networks.{item.network}"),
+    shell:
+        "odm evaluate {wildcards.run} > {log} 2>&1"

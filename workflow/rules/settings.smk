@@ -1,0 +1,98 @@
+# What the rules share: the settings in force, the names of files, and the sources each step is made of.
+import os
+from pathlib import Path
+
+from odm.errors import OdmError
+from odm.settings import NAME_PATTERN, load
+from snakemake.utils import available_cpu_count
+
+try:
+    SETTINGS = load()
+except OdmError as error:
+    raise WorkflowError(str(error)) from None
+
+RESULTS = str(SETTINGS.results)
+LOGS = f"logs/{SETTINGS.suite}"
+NETWORK = f"{RESULTS}/networks/{{network}}"
+RUN = f"{RESULTS}/runs/{{run}}"
+TRAIN_IMAGES = f"{RESULTS}/data/train.safetensors"
+TEST_IMAGES = f"{RESULTS}/data/test.safetensors"
+FIGURES = ["crops", "tradeoff", "agreement", "mismatch"]
+
+# One job a card; the profile limits `gpu` to 1.
+GPU = int(SETTINGS.device.startswith("cuda") or (SETTINGS.device == "auto" and Path(os.sep, "dev", "nvidia0").exists()))
+# `--cores 8` on a smaller machine must not start eight trainings at once: they would share its cores and its memory.
+workflow.register_resource("processors", available_cpu_count())
+
+
+wildcard_constraints:
+    part="train|test",
+    network=NAME_PATTERN,
+    run=NAME_PATTERN,
+
+
+# Files and folders whose edit re-runs a step: all that it imports (a test follows the imports).
+SHARED = ["odm/files.py", "odm/settings.py"]
+READING = ["odm/images/patches.py", "odm/images/prepared.py"]
+QUANTIZED = ["odm/methods", "odm/networks", "odm/quantization", "odm/training"]
+SOURCES = {
+    "data": ["odm/images"],
+    "pretrain": ["odm/networks", "odm/training", *READING],
+    "mismatch": ["odm/networks", "odm/quantization", "odm/training", *READING],
+    "train": [*QUANTIZED, *READING],
+    "evaluate": ["odm/inference.py", "odm/images", *QUANTIZED],
+    "tables": ["odm/reporting"],
+    "figures": ["odm/inference.py", "odm/images", "odm/reporting", *QUANTIZED],
+}
+
+
+def sources(step):
+    """The files a step is made of, folders spelled out."""
+    files = []
+    for source in [f"odm/steps/{step}.py", *SHARED, *SOURCES[step]]:
+        beneath = sorted(Path(source).rglob("*")) if Path(source).is_dir() else [Path(source)]
+        files += [str(path) for path in beneath if not path.is_dir() and "__pycache__" not in path.parts]
+    return files
+
+
+def tracked(*keys):
+    """A params function: the settings at dotted keys, which may name wildcards and, for a run, `item` (its entry)."""
+    settings = SETTINGS.model_dump(mode="json")
+
+    def values(wildcards):
+        names = {**wildcards, "item": SETTINGS.runs[wildcards.run] if "run" in wildcards.keys() else None}
+        found = {}
+        for key in (key.format(**names) for key in keys):
+            found[key] = settings
+            for part in key.split("."):
+                found[key] = found[key][part]
+        return found
+
+    return values
+
+
+def of_network(name):
+    """A file of the network that a run starts from."""
+    return lambda wildcards: f"{RESULTS}/networks/{SETTINGS.runs[wildcards.run].network}/{name}"
+
+
+def of_networks_and_runs():
+    """All that networks and runs leave behind."""
+    network_files = ["weights.safetensors", "history.csv", "mismatch.json", "metrics.json", "timing.json"]
+    run_files = ["weights.safetensors", "history.csv", "metrics.json", "timing.json"]
+    return [
+        *(f"{NETWORK.format(network=network)}/{file}" for network in SETTINGS.networks for file in network_files),
+        *(f"{RUN.format(run=run)}/{file}" for run in SETTINGS.runs for file in run_files),
+    ]
+
+
+def everything():
+    """Every file of the suite: in a fresh clone git has brought the tables, but not the weights they came from."""
+    return [
+        TRAIN_IMAGES,
+        TEST_IMAGES,
+        *of_networks_and_runs(),
+        *(f"{RESULTS}/{name}" for name in ["tables.md", "tables.csv", "timings.csv"]),
+        *(f"{RESULTS}/figures/{figure}.png" for figure in FIGURES),
+        "results/tables.md",
+    ]
