@@ -1,4 +1,4 @@
-"""The command line: one sub-command a step. It parses, calls and prints; torch is imported only by steps that need it."""
+"""The command line: one sub-command a step. It parses, calls and prints; only steps that need torch import it."""
 
 import importlib
 import os
@@ -26,7 +26,8 @@ RunName = Annotated[str, typer.Argument(help="A name under `runs` in params.yaml
 def _step(step: str, *arguments: str) -> None:
     from odm.settings import load
 
-    importlib.import_module(f"odm.steps.{step}").run(load(), *arguments)
+    settings = load()  # first: a mistake is answered before torch has been waited for
+    importlib.import_module(f"odm.steps.{step}").run(settings, *arguments)
 
 
 def _of(kind: str, name: str) -> str:
@@ -85,8 +86,12 @@ def figures() -> None:
 @app.command()
 def upscale(
     image: Annotated[Path, typer.Argument(help="An image file.")],
-    name: Annotated[str, typer.Option("--with", help="A network or run of params.yaml; the last run if not given.")] = "",
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Where to write; beside the image if not given.")] = None,
+    name: Annotated[
+        str, typer.Option("--with", help="A network or run of params.yaml; the last run if not given.")
+    ] = "",
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Where to write; beside the image if not given.")
+    ] = None,
 ) -> None:
     """Enlarge an image with what was trained."""
     _step("upscale", str(image), _of("network or run", name) if name else "", str(output or ""))

@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +23,13 @@ def whole(path: Path) -> Iterator[Path]:
         with beside.open("rb") as file:
             os.fsync(file.fileno())
         beside.replace(path)
+    except (FileExistsError, NotADirectoryError):
+        raise OdmError(f"{path}: cannot be written: a file is in its folder's place; move it away") from None
     except OSError as error:
         raise OdmError(f"{path}: cannot be written: {error.strerror or error}") from None
     finally:
-        beside.unlink(missing_ok=True)
+        with suppress(OSError):  # nothing was written where nothing can be removed, and that has been said
+            beside.unlink()
 
 
 def write_text(path: Path, text: str) -> None:
@@ -42,18 +45,18 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise OdmError(f"{path}: no such file; run the step that writes it (`snakemake --cores 2 all` runs all)") from None
+        raise OdmError(
+            f"{path}: no such file; run the step that writes it (`snakemake --cores 2 all` runs all)"
+        ) from None
     except ValueError:
         raise OdmError(f"{path}: not a JSON file; remove it and run the step that writes it again") from None
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Any], metadata: Mapping[str, str] | None = None) -> None:
     """Write torch tensors as safetensors; equal content gives equal bytes."""
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
+    # Not `save_file`: its files are closed to other users, and a full disk is no OSError to it.
+    content = save(dict(tensors), dict(metadata) if metadata else None)
     with whole(path) as beside:
-        try:
-            save_file(dict(tensors), beside, dict(metadata) if metadata else None)
-        except SafetensorError as error:
-            raise OSError(str(error)) from None
+        beside.write_bytes(content)

@@ -15,7 +15,9 @@ def of_file(path: Path) -> str:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except FileNotFoundError:
-        raise OdmError(f"{path}: no such file; run the step that writes it (`snakemake --cores 2 all` runs all)") from None
+        raise OdmError(
+            f"{path}: no such file; run the step that writes it (`snakemake --cores 2 all` runs all)"
+        ) from None
 
 
 def of_header(path: Path) -> str:

@@ -6,6 +6,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from odm import weights
+from odm.device import placed
 from odm.errors import OdmError
 from odm.methods.build import build as build_method
 from odm.networks.build import build as build_network
@@ -27,7 +28,7 @@ def load(settings: Settings, name: str, device: torch.device) -> nn.Module:
             build_method(settings, run, network).restore(weights.load(path))
         except RuntimeError:
             raise OdmError(f"{path}: does not fit the run in the settings; remove it and train again") from None
-    return network.to(device, memory_format=torch.channels_last).eval()
+    return placed(network, device).eval()
 
 
 @torch.inference_mode()
@@ -41,4 +42,4 @@ def upscale(network: nn.Module, image: Image) -> Image:
     device = next(network.parameters()).device
     x = torch.tensor(image, dtype=torch.float32, device=device).permute(2, 0, 1)[None]
     y = network(x.contiguous(memory_format=torch.channels_last))
-    return y[0].permute(1, 2, 0).round().clamp(0, 255).to(torch.uint8).cpu().numpy()  # type: ignore[no-any-return]
+    return y[0].permute(1, 2, 0).round().clamp(0, 255).to(torch.uint8).cpu().numpy()

@@ -8,6 +8,7 @@ import difflib
 import hashlib
 import json
 import re
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -16,10 +17,12 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from odm.errors import OdmError
 from odm.files import write_text
+from odm.images.catalogue import CATALOGUE
 
 PARAMS = Path("params.yaml")
 SCHEMA = Path("params.schema.json")
 NAME_PATTERN = "[a-z0-9_]+"
+DEVICE_PATTERN = r"(auto|cpu|cuda(:\d+)?)"
 BICUBIC = "bicubic"
 
 Name = Annotated[str, StringConstraints(pattern=f"^{NAME_PATTERN}$")]
@@ -30,7 +33,9 @@ Percentile = Annotated[float, Field(gt=50, le=100)]
 
 
 class Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="forbid", strict=True, frozen=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
 
 class Images(Strict):
@@ -45,7 +50,7 @@ class Images(Strict):
     root: str | None = None
     """A folder that holds benchmark sets in a common layout, looked at before any download."""
     folders: dict[Name, str] = {}
-    """Sets of your own: a name and the folder its images lie in."""
+    """A set's name, of your own or of the catalogue, and the folder its images lie in."""
 
 
 class Network(Strict):
@@ -173,7 +178,7 @@ class Settings(Strict):
 
     suite: Name
     """Results go to results/<suite>/."""
-    device: Annotated[str, StringConstraints(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
+    device: Annotated[str, StringConstraints(pattern=f"^{DEVICE_PATTERN}$")] = "auto"
     """`auto` takes the first GPU if there is one; a named device that is missing is an error."""
     threads: Positive = 1
     """CPU threads a job computes with. Results depend on it in the last bits, so it counts as a setting;
@@ -181,7 +186,7 @@ class Settings(Strict):
     images: Images
     networks: dict[Name, Network] = Field(min_length=1)
     pretraining: Training
-    mismatch: Mismatch = Mismatch()
+    mismatch: Mismatch
     qat: Qat
     methods: dict[Name, Method] = Field(min_length=1)
     runs: dict[Name, Run] = Field(min_length=1)
@@ -196,6 +201,9 @@ class Settings(Strict):
         for name, network in self.networks.items():
             if network.scale not in self.images.scales:
                 raise ValueError(f"networks.{name}.scale: {network.scale} is not in images.scales; add it there")
+        for split in ("train", "test"):
+            for name in getattr(self.images, split):
+                _known(name, CATALOGUE | self.images.folders, f"images.{split}", "set")
         for name in self.images.train:
             if name in self.images.test:
                 raise ValueError(f"images.test: '{name}' is also trained on; take it out of one of the lists")
@@ -224,6 +232,8 @@ class _UniqueKeys(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()
         for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.MarkedYAMLError(problem="a key should be a name", problem_mark=key.start_mark)
             if key.value in seen:
                 raise yaml.MarkedYAMLError(problem=f"key '{key.value}' is given twice", problem_mark=key.start_mark)
             seen.add(key.value)
@@ -233,7 +243,7 @@ class _UniqueKeys(yaml.SafeLoader):
 def load(path: Path = PARAMS) -> Settings:
     """Read and check a settings file; the first thing wrong with it is raised as one line of OdmError."""
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeys)  # noqa: S506 (derived from SafeLoader)
+        content = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeys)
     except FileNotFoundError:
         raise OdmError(f"{path}: no such file; `odm suite quick` puts one there") from None
     except UnicodeDecodeError:
@@ -245,6 +255,8 @@ def load(path: Path = PARAMS) -> Settings:
         raise OdmError(f"{path}{line}: not valid YAML: {error.problem}") from None
     except yaml.YAMLError as error:
         raise OdmError(f"{path}: not valid YAML: {str(error).splitlines()[0]}") from None
+    except ValueError as error:  # what looks like a date or a number and is none
+        raise OdmError(f"{path}: not valid YAML: {error}") from None
     if not isinstance(content, dict):
         raise OdmError(f"{path}: should be a mapping of keys to values; see suites/quick.yaml")
     try:
@@ -253,13 +265,23 @@ def load(path: Path = PARAMS) -> Settings:
         raise OdmError(f"{path}: {_first_line(error, content)}") from None
 
 
+_WORDS = {
+    "dict_type": "should be a mapping of keys to values",
+    "model_type": "should be a mapping of keys to values",
+    "model_attributes_type": "should be a mapping of keys to values",
+    "too_short": "should hold at least one",
+}
+"""What to say instead of pydantic where it speaks of Python and not of the file."""
+
+
 def _first_line(error: ValidationError, content: dict[Any, Any]) -> str:
     """The first of pydantic's complaints in our words, and how many more there are."""
     # A misspelt key is also a missing one: the spelling is what helps.
     complaints = sorted(error.errors(), key=lambda each: each["type"] != "extra_forbidden")
     first = complaints[0]
     # Strings in `loc` that are no key of the file are pydantic's own (the tag of a union, "[key]" of a mapping).
-    keys, here = [], content
+    keys: list[str] = []
+    here: Any = content
     for part in first["loc"]:
         if isinstance(here, dict) and (part in here or part is first["loc"][-1]) and part != "[key]":
             keys.append(str(part))
@@ -279,10 +301,18 @@ def _first_line(error: ValidationError, content: dict[Any, Any]) -> str:
         text = f"{key}.kind: missing; add it"
     elif kind == "value_error":
         text = f"{key}: {first['ctx']['error']}" if key else str(first["ctx"]["error"])
-    elif kind == "string_pattern_mismatch" and first["loc"][-1] == "[key]":
-        text = f"{key}: a name is made of lower-case letters, digits and _ ({NAME_PATTERN})"
-    elif isinstance(given, str) and re.fullmatch(r"[+-]?[\d.]+e[+-]?\d+", given, re.IGNORECASE):
-        text = f"{key}: '{given}' reads as text in YAML 1.1; write it out ({float(given):f})"
+    elif given is None:
+        text = f"{key}: has no value; give it one"
+    elif kind in _WORDS:
+        text = f"{key}: {_WORDS[kind]}, not {given!r}"
+    elif kind == "string_pattern_mismatch" and NAME_PATTERN in first["ctx"]["pattern"]:
+        text = f"{key}: a name is made of lower-case letters, digits and _ ({NAME_PATTERN}), not {given!r}"
+    elif kind == "string_pattern_mismatch":
+        text = f"{key}: should be auto, cpu, cuda or cuda:<number>, not {given!r}"
+    elif kind == "string_type" and first["loc"][-1] == "[key]":
+        text = f"{key}: reads as a number or a truth value, not as a name; begin it with another letter"
+    elif isinstance(given, str) and re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)e[+-]?\d+", given, re.IGNORECASE):
+        text = f"{key}: '{given}' reads as text in YAML 1.1; write it out ({Decimal(given):f})"
     else:
         text = f"{key}: {first['msg'][0].lower()}{first['msg'][1:]}, not {given!r}"
     more = f" (and {len(complaints) - 1} more)" if len(complaints) > 1 else ""

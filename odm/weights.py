@@ -19,9 +19,13 @@ def load(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except FileNotFoundError:
-        raise OdmError(f"{path}: no such file; train it first (`snakemake --cores 2 all` runs what is missing)") from None
-    except (SafetensorError, OSError):
+        raise OdmError(
+            f"{path}: no such file; train it first (`snakemake --cores 2 all` runs what is missing)"
+        ) from None
+    except SafetensorError:
         raise OdmError(f"{path}: damaged; remove it and train again") from None
+    except OSError as error:
+        raise OdmError(f"{path}: cannot be read: {error.strerror or error}") from None
 
 
 def load_into(network: nn.Module, path: Path) -> None:

@@ -6,10 +6,6 @@ from pathlib import Path
 import pytest
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "slow: takes more than a few seconds")
-
-
 @pytest.fixture(scope="session")
 def odm_images() -> Path:
     """The folder of benchmark sets that the environment names; tests that need real ones are skipped without it."""

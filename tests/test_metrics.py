@@ -1,4 +1,5 @@
 import math
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
@@ -73,7 +74,7 @@ def test_border_does_not_count() -> None:
 
 
 @pytest.mark.parametrize("as_output", [lambda x: x, lambda x: x[..., None], lambda x: np.stack([x] * 3, -1)])
-def test_grey_is_scored_as_grey(as_output) -> None:  # type: ignore[no-untyped-def]
+def test_grey_is_scored_as_grey(as_output: Callable[[np.ndarray], np.ndarray]) -> None:
     image, other = noise(20, 20), noise(20, 20, seed=2)
     expected = psnr(other[2:-2, 2:-2].astype(float), image[2:-2, 2:-2].astype(float))
     assert score(as_output(other), image, 2)["psnr"] == pytest.approx(expected)

@@ -1,3 +1,4 @@
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 
@@ -87,7 +88,7 @@ def test_missing_file_and_scale(prepared: Path, tmp_path: Path) -> None:
 
 
 def test_nothing_half_written(tmp_path: Path) -> None:
-    def images():  # type: ignore[no-untyped-def]
+    def images() -> Iterator[tuple[str, np.ndarray]]:
         yield "a", noise(20, 20, 3)
         raise OdmError("b.png: cannot be read")
 
@@ -129,9 +130,9 @@ def test_step_refuses_an_image_both_trained_and_tested_on(settings: Settings, tm
     Image.fromarray(noise(20, 20, 3, seed=2)).save(tmp_path / "seen" / "copy.bmp")
     folders = {name: str(tmp_path / name) for name in ("seen", "unseen")}
     both = with_images(settings, train=["seen"], test=["unseen"], folders=folders)
-    with pytest.raises(OdmError, match="'copy' of 'seen' is also tested on, as 'a' of 'unseen'"):
-        data.run(both, "train")
-    assert not (both.results / "data" / "train.safetensors").exists()
+    with pytest.raises(OdmError, match="'a' of 'unseen' is also trained on, as 'copy' of 'seen'"):
+        data.run(both, "test")
+    assert not (both.results / "data" / "test.safetensors").exists()
 
 
 def test_step_with_an_empty_test_folder(settings: Settings, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from odm.settings import Settings
 from odm.steps import tables as step
 
 IMAGES = ["boat", "cat", "kite"]
-LAYERS = [f"body.{block}.conv{conv}" for block in range(4) for conv in (1, 2)]
+LAYERS = [f"blocks.{block}.conv{conv}" for block in range(4) for conv in (1, 2)]
 
 
 def settings(**changes: Any) -> Settings:
@@ -299,6 +299,21 @@ def test_other_training_images_make_another_network() -> None:
     assert published.same_network(same, "tiny")
     images = {"train": ["div2k_train", "bsds500_train"], "test": ["set5"], "scales": [4]}
     assert not published.same_network(settings(**published_network() | {"images": images}), "tiny")
+
+
+@pytest.mark.parametrize(
+    ("method", "answer"),
+    [
+        ({"kind": "plain"}, "ODM v2 ablation a: baseline"),
+        ({"kind": "odm"}, "ODM v2"),
+        ({"kind": "odm", "regularizer": "none"}, None),
+        ({"kind": "odm", "cooperation": {"rule": "always"}}, None),
+        ({"kind": "odm", "offsets": {"kind": "shift"}}, None),
+    ],
+)
+def test_ablations_have_no_published_counterpart(method: dict[str, Any], answer: str | None) -> None:
+    found = published.counterpart(settings(methods={"plain": method, "odm": method}).methods["odm"])
+    assert (found.method if found else None) == answer
 
 
 def test_every_published_row_says_where_it_is_from() -> None:

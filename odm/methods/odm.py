@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from odm.methods.plain import Plain
-from odm.quantization.offsets import Offset, choose, measured
+from odm.quantization.offsets import Offset, choose, measured_scale, measured_shift
 from odm.settings import Odm as Settings
 from odm.settings import Run
 from odm.training import cooperation
@@ -31,24 +31,23 @@ class Odm(Plain):
         for name, layer in layers.items():
             means = torch.tensor(layer["channel_means"])
             deviations = torch.tensor(layer["channel_deviations"])
-            shift, scale = measured(means, deviations, layer["mean"], layer["deviation"])
+            shift = scale = None
+            if settings.kind != "shift" and name in chosen["scale"]:
+                scale = measured_scale(deviations, layer["deviation"])
+            if settings.kind != "scale" and name in chosen["shift"]:
+                shift = measured_shift(means, layer["mean"], scale)
             if settings.initial == "neutral":
-                shift, scale = torch.zeros_like(shift), torch.ones_like(scale)
-            parts = {
-                "shift": shift if settings.kind != "scale" and name in chosen["shift"] else None,
-                "scale": scale if settings.kind != "shift" and name in chosen["scale"] else None,
-            }
-            if any(part is not None for part in parts.values()):
-                made[name] = Offset(**parts, bits=settings.bits, undone=settings.undone)
-        return made
+                shift = None if shift is None else torch.zeros_like(shift)
+                scale = None if scale is None else torch.ones_like(scale)
+            made[name] = Offset(shift, scale, settings.bits, settings.undone)
+        return {name: offset for name, offset in made.items() if offset.parts()}
 
     def stored_offsets(self, state: Mapping[str, Tensor]) -> dict[str, Offset]:
         made = {}
         for name in self.names:
-            parts = {part: state.get(f"{name}.offset.{part}") for part in ("shift", "scale")}
-            if any(part is not None for part in parts.values()):
-                made[name] = Offset(**parts, bits=self.odm.offsets.bits, undone=self.odm.offsets.undone)
-        return made
+            shift, scale = (state.get(f"{name}.offset.{part}") for part in ("shift", "scale"))
+            made[name] = Offset(shift, scale, self.odm.offsets.bits, self.odm.offsets.undone)
+        return {name: offset for name, offset in made.items() if offset.parts()}
 
     def variance(self) -> Tensor:
         """L_V = lambda sum_i sigma(x_i), sigma over all of a layer's input before its offset and quantizer (Eq. 2)."""

@@ -76,6 +76,8 @@ class Plain(Objective):
     def settle(self) -> None:
         for layer in self.layers.values():
             layer.activation.keep_apart()
+            if layer.offset is not None:
+                layer.offset.keep_positive()
 
     def watch(self) -> None:
         """Have the layers keep their inputs, which `measure` and regularizers look at."""
@@ -88,7 +90,8 @@ class Plain(Objective):
 
         `deviation`: standard deviation of the input, in its units. `mismatch`: rms of x* - q(x*) over the deviation of
         x*. `mean_spread`, `deviation_spread`: standard deviation over channels of the channels' means (deviations) of
-        x*, over its deviation. x* is what the quantizer sees: the input after its offset.
+        x*, over its deviation. x* is what the quantizer sees: the input after its offset. `narrow` counts the layers
+        whose range is held up by its floor.
         """
         rows = []
         for layer in self.layers.values():
@@ -108,4 +111,5 @@ class Plain(Objective):
                 )
             )
         names = ("deviation", "mismatch", "mean_spread", "deviation_spread")
-        return dict(zip(names, torch.stack(rows).mean(0).tolist(), strict=True))
+        narrow = sum(layer.activation.at_floor() for layer in self.layers.values())
+        return {"narrow": narrow} | dict(zip(names, torch.stack(rows).mean(0).tolist(), strict=True))

@@ -23,6 +23,7 @@ class Edsr(nn.Module):
     def __init__(self, channels: int, blocks: int, scale: int) -> None:
         super().__init__()
         self.scale = scale
+        self.mean: Tensor
         self.register_buffer("mean", torch.tensor(MEAN).view(1, 3, 1, 1), persistent=False)
         self.head = nn.Conv2d(3, channels, 3, padding=1)
         self.blocks = nn.ModuleList(Block(channels) for _ in range(blocks))
@@ -45,6 +46,6 @@ class Edsr(nn.Module):
         return self.tail(self.upsampler(shallow + self.last(deep))) + self.mean
 
     def quantizable(self, coverage: str) -> list[str]:
-        """Names of the convolutions to quantize: `blocks` (the paper's coverage as read) or `body` (its last one too)."""
+        """Names of the convolutions to quantize: `blocks` (the paper's coverage as read) or `body` (and its last)."""
         names = [f"blocks.{index}.conv{part}" for index in range(len(self.blocks)) for part in (1, 2)]
-        return names + ["last"] if coverage == "body" else names
+        return [*names, "last"] if coverage == "body" else names

@@ -26,7 +26,11 @@ def convert(
 
 
 def calibrate(
-    network: nn.Module, names: Iterable[str], offsets: Mapping[str, Offset], batches: Iterable[Tensor], percentile: float
+    network: nn.Module,
+    names: Iterable[str],
+    offsets: Mapping[str, Offset],
+    batches: Iterable[Tensor],
+    percentile: float,
 ) -> dict[str, tuple[float, float]]:
     """First activation ranges, by layer: percentiles of what each quantizer will see, averaged over batches.
 
@@ -37,4 +41,4 @@ def calibrate(
         return range_of(offsets[name](x) if name in offsets else x, percentile)
 
     found = observe(network, names, batches, seen)
-    return {name: tuple(torch.tensor(ranges).mean(0).tolist()) for name, ranges in found.items()}  # type: ignore[misc]
+    return {name: tuple(torch.tensor(ranges).mean(0).tolist()) for name, ranges in found.items()}

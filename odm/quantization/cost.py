@@ -46,9 +46,11 @@ def cost(network: nn.Module) -> Cost:
 
     def count(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         conv = module.conv if isinstance(module, QuantizedConv2d) else module
-        macs[module] = macs.get(module, 0) + output.numel() * conv.weight[0].numel()  # type: ignore[index, union-attr, operator]
+        macs[module] = macs.get(module, 0) + output.numel() * conv.weight[0].numel()  # type: ignore[index]
 
-    counted = [each for each in network.modules() if isinstance(each, QuantizedConv2d | nn.Conv2d) and each not in wrapped]
+    counted = [
+        each for each in network.modules() if isinstance(each, QuantizedConv2d | nn.Conv2d) and each not in wrapped
+    ]
     handles = [module.register_forward_hook(count) for module in counted]
     try:
         with torch.inference_mode():

@@ -1,12 +1,15 @@
 """Selective distribution offsets: channel-wise shift or scale in front of the activation quantizer."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from odm.quantization.quantizer import quantize
+
+# Scales start, and stay, within this factor of 1.
+LARGEST_SCALE = 8.0
 
 
 def choose(layers: Mapping[str, Mapping[str, Any]], share: float) -> dict[str, list[str]]:
@@ -68,18 +71,24 @@ class Offset(nn.Module):
             x = x - shift
         return x if scale is None else x / scale
 
-    def parts(self) -> Iterable[str]:
+    @torch.no_grad()
+    def keep_positive(self) -> None:
+        """Hold scales off zero after an optimizer step: `undo` divides by them."""
+        if self.scale is not None:
+            self.scale.clamp_(min=1 / LARGEST_SCALE)
+
+    def parts(self) -> list[str]:
         return [name for name in ("shift", "scale") if getattr(self, name) is not None]
 
     def extra_repr(self) -> str:
         return f"{' + '.join(self.parts())}, bits={self.bits}{', undone' if self.undone else ''}"
 
 
-def measured(means: Tensor, deviations: Tensor, mean: float, deviation: float) -> tuple[Tensor, Tensor]:
-    """Values that even channels out: S_mu = mean - mean_c, S_sigma = deviation / deviation_c (v1.9 a).
+def measured_scale(deviations: Tensor, deviation: float) -> Tensor:
+    """S_sigma = deviation / deviation_c, which evens deviations out; a silent channel gets no endless scale."""
+    return (deviation / deviations.clamp(min=1e-12)).clamp(1 / LARGEST_SCALE, LARGEST_SCALE)
 
-    A silent channel would ask for an endless scale, so scales are held within a factor of 8.
-    """
-    shift = mean - means
-    scale = (deviation / deviations.clamp(min=1e-12)).clamp(1 / 8, 8)
-    return shift, scale
+
+def measured_shift(means: Tensor, mean: float, scale: Tensor | None) -> Tensor:
+    """S_mu = mean - S_sigma mean_c, which evens the means out that the layer's scale, if it has one, leaves."""
+    return mean - (means if scale is None else scale * means)

@@ -68,7 +68,7 @@ def quantize(x: Tensor, lower: Tensor, upper: Tensor, bits: int, residual: bool 
         lower, upper: scalars (shape ()), lower < upper, in the units of x.
         bits: 1 to 8; the result takes at most 2^bits values.
     """
-    return _Quantize.apply(x, lower, upper, bits, residual)  # type: ignore[no-any-return]
+    return _Quantize.apply(x, lower, upper, bits, residual)
 
 
 @contextmanager
@@ -108,6 +108,10 @@ class ActivationQuantizer(nn.Module):
     def keep_apart(self) -> None:
         """Hold upper - lower at or above its floor after an optimizer step."""
         self.upper.clamp_(min=self.lower + self.least)
+
+    def at_floor(self) -> bool:
+        """Whether the floor holds the range open."""
+        return bool(self.upper - self.lower <= self.least * 1.001)
 
     @property
     def scale(self) -> Tensor:

@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 @dataclass
 class Statistics:
-    """One layer's input, of a batch or averaged over batches; channel vectors have shape (C,), all in the units of the feature."""
+    """One layer's input, of a batch or averaged over batches; vectors have shape (C,), all in units of the feature."""
 
     channel_means: Tensor
     channel_deviations: Tensor

@@ -2,12 +2,12 @@
 
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure, SubFigure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from odm.reporting import results
 from odm.reporting.results import Row, Suite
-from odm.reporting.style import GREY, look, say
+from odm.reporting.style import GREY, legend, look, panel, say, write
 
 LAYER = "agreement."
 
@@ -15,9 +15,10 @@ LAYER = "agreement."
 def draw(suite: Suite) -> Figure:
     """Four panels for each network that has runs: agreement and cosine above, deviation and mismatch below."""
     networks = [name for name in suite.networks if suite.of_network(name)]
-    figure = Figure(figsize=(9.5, 6.8 * len(networks)), layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08))
-    for part, network in zip(figure.subfigures(len(networks), 1, squeeze=False)[:, 0], networks, strict=True):
-        _network(suite, network, part)
+    height = 6.6 + 0.2 * (max(len(suite.of_network(name)) for name in networks) // 4)
+    figure = Figure(figsize=(9.5, height * len(networks)))
+    for place, network in enumerate(networks):
+        _network(suite, network, figure, height * place)
     return figure
 
 
@@ -28,9 +29,11 @@ def pooled(suite: Suite, row: Row) -> pd.DataFrame | None:
     return pd.concat(found).groupby(level=0).mean() if found else None
 
 
-def _network(suite: Suite, network: str, figure: SubFigure) -> None:
-    figure.suptitle(f"{network}: gradients of the regularizer and the reconstruction", x=0.01, ha="left")
-    (agreement, cosine), (deviation, mismatch) = figure.subplots(2, 2)
+def _network(suite: Suite, network: str, figure: Figure, top: float) -> None:
+    write(figure, 0.1, top + 0.1, f"{network}: regularizer and reconstruction over the training")
+    agreement, cosine, deviation, mismatch = (
+        panel(figure, left, top + below, 3.85, 2.25) for below in (0.7, 3.7) for left in (0.75, 5.5)
+    )
     histories = [(row, pooled(suite, row)) for row in suite.of_network(network)]
     found = [(row, history) for row, history in histories if history is not None]
     regularized = [(row, history) for row, history in found if _filled(history, "agreement")]
@@ -41,13 +44,11 @@ def _network(suite: Suite, network: str, figure: SubFigure) -> None:
     _lines(suite, cosine, regularized, "cosine")
     _lines(suite, deviation, found, "deviation")
     _lines(suite, mismatch, found, "mismatch")
-    handles, labels = deviation.get_legend_handles_labels()
-    if handles:
-        figure.legend(handles, labels, loc="outside lower center", ncols=4)
+    legend(figure, deviation, top + 6.4)
     nothing = "no run of this suite has a regularizer" if found else "no history is there yet"
     _finish(agreement, "Gradient elements of equal sign (thin: layers)", "share (%)", nothing, reference=50)
     _finish(cosine, "Cosine of the two gradients", "cosine", nothing, reference=0)
-    _finish(deviation, "Deviation of activations, mean over layers", "standard deviation (units of features)", nothing)
+    _finish(deviation, "Deviation of activations, mean over layers", "deviation (units of features)", nothing)
     _finish(mismatch, "Mismatch, mean over layers", "rms(x - q(x)) / deviation", nothing)
 
 
@@ -71,3 +72,4 @@ def _finish(axes: Axes, title: str, unit: str, nothing: str, reference: float | 
     axes.set_xlabel("training step")
     axes.set_ylabel(unit)
     axes.set_xlim(left=0)
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))

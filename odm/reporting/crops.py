@@ -6,14 +6,14 @@ from typing import Protocol
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure, SubFigure
+from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
 from odm.images.colour import luma
 from odm.images.imresize import imresize
 from odm.reporting.results import Row, Suite
-from odm.reporting.style import PALETTE, say
+from odm.reporting.style import PALETTE, panel, say, write
 
 Pixels = NDArray[np.uint8]
 Upscale = Callable[[str, Pixels], Pixels]
@@ -23,6 +23,8 @@ IMAGES = 2
 SIDE = 32
 """Side of a crop, in low-resolution pixels."""
 COLUMNS = 4
+ROW = 2.2
+"""Height of a row of crops with its titles, in inches."""
 
 
 class Test(Protocol):
@@ -38,14 +40,14 @@ def draw(suite: Suite, test: Test, upscale: Upscale) -> Figure:
     network = next(name for name in suite.networks if suite.of_network(name))
     places = gains(suite, network, test)[:IMAGES]
     if not places:
-        figure = Figure(figsize=(9.5, 2), layout="constrained")
-        say(figure.subplots(), f"{network} is not finished: no crops yet")
+        figure = Figure(figsize=(10, 2))
+        say(panel(figure, 0, 0, 10, 2), f"{network} is not finished: no crops yet")
         return figure
-    rows = 1 + -(-(4 + len(_shown(suite, network))) // COLUMNS)
-    figure = Figure(figsize=(11, 2.5 * rows * len(places)), layout="constrained")
-    parts = figure.subfigures(len(places), 1, squeeze=False)[:, 0]
-    for part, place in zip(parts, places, strict=True):
-        _image(suite, network, test, place, upscale, part)
+    height = ROW * -(-(4 + len(_shown(suite, network))) // COLUMNS)
+    figure = Figure(figsize=(10, 0.4 + height * len(places)))
+    write(figure, 0.1, 0.1, f"{network}: where float gains most over bicubic. dB: PSNR of the whole image")
+    for number, place in enumerate(places):
+        _image(suite, network, test, place, upscale, figure, 0.4 + height * number)
     return figure
 
 
@@ -86,22 +88,23 @@ def _shown(suite: Suite, network: str) -> list[Row]:
     return shown
 
 
-def _image(suite: Suite, network: str, test: Test, place: int, upscale: Upscale, figure: SubFigure) -> None:
+def _image(suite: Suite, network: str, test: Test, place: int, upscale: Upscale, figure: Figure, above: float) -> None:
     scale = suite.settings.networks[network].scale
     lr, hr = test.pair(place, scale)
     bicubic, ours = imresize(lr, Fraction(scale)), upscale(network, lr)
     top, left, side = region(hr, bicubic, ours, scale)
-    panels = list(_panels(suite, network, test.images[place], upscale, lr, hr, bicubic, ours))
-    whole, crops = figure.subfigures(1, 2, squeeze=False, width_ratios=[1, 2.2])[0]
-    axes = whole.subplots()
-    axes.imshow(hr)
+    panels = _panels(suite, network, test.images[place], upscale, lr, hr, bicubic, ours)
+    # As wide as its column, or as high as two rows of crops.
+    height = min(2.9 * hr.shape[0] / hr.shape[1], ROW + 1.6)
+    axes = panel(figure, 0.1, above + 0.45, height * hr.shape[1] / hr.shape[0], height)
+    axes.imshow(hr, aspect="auto")
     axes.add_patch(Rectangle((left, top), side, side, fill=False, edgecolor=PALETTE[4], linewidth=1.5))
     axes.set_title(f"{test.images[place][1]} ({test.images[place][0]}), x{scale}")
     axes.set_axis_off()
-    grid = crops.subplots(-(-len(panels) // COLUMNS), COLUMNS, squeeze=False).ravel()
-    for axes in grid:
+    for number, (title, image) in enumerate(panels):
+        row, column = divmod(number, COLUMNS)
+        axes = panel(figure, 3.2 + 1.7 * column, above + 0.45 + ROW * row, 1.6, 1.6)
         axes.set_axis_off()
-    for axes, (title, image) in zip(grid, panels, strict=False):
         _crop(axes, title, image, top, left, side)
 
 

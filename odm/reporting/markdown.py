@@ -54,7 +54,8 @@ def _ours(suite: Suite, network: str, images: str, lines: list[dict[str, Any]]) 
         row = _row(line)
         if comparable:
             method = suite.settings.methods.get(line["method"])
-            cells, alarm = _beside(line, method.kind if method else line["method"])
+            answer = published.counterpart(method) if method else None
+            cells, alarm = _beside(line, published.FLOAT if line["method"] == FLOAT else answer)
             row |= cells
             alarms += alarm
         rows.append(row)
@@ -99,22 +100,23 @@ def _with_interval(line: dict[str, Any]) -> str:
     return f"{line['difference']:+.3f}{bracket} to {line['against']}"
 
 
-def _beside(line: dict[str, Any], kind: str) -> tuple[dict[str, str], list[str]]:
+def _beside(line: dict[str, Any], answer: published.Counterpart | None) -> tuple[dict[str, str], list[str]]:
     """The cells `Paper` and `To paper` for a network that equals the published one, and an alarm if there is one."""
-    found = None
-    if kind != BICUBIC:
-        found = published.counterpart(kind, line["scale"], line["weight_bits"], line["activation_bits"], line["set"])
-    if found is None or line["psnr"] is None:
-        return {"Paper": "" if found is None else found[0], "To paper": ""}, []
-    printed, same = found
-    answer = published.COUNTERPARTS[kind].method
-    verdict = published.verdict(line["psnr"], printed, same)
+    printed = None
+    if answer:
+        printed = published.psnr(answer, line["scale"], line["weight_bits"], line["activation_bits"], line["set"])
+    if answer is None or printed is None:
+        return {"Paper": "", "To paper": ""}, []
+    cells = {"Paper": f"{printed} ({answer.method})", "To paper": ""}
+    if line["psnr"] is None:
+        return cells, []
+    verdict = published.verdict(line["psnr"], printed, answer.same)
     difference = line["psnr"] - float(printed)
-    cells = {"Paper": f"{printed} ({answer})", "To paper": f"{difference:+.2f} {verdict}".strip()}
+    cells["To paper"] = f"{difference:+.2f} {verdict}".strip()
     if verdict != "ALARM":
         return cells, []
     name = f"{line['method']} W{line['weight_bits']}A{line['activation_bits']}"
-    alarm = f"**ALARM**: {name} is {difference:.2f} dB above the published {answer} ({printed})."
+    alarm = f"**ALARM**: {name} is {difference:.2f} dB above the published {answer.method} ({printed})."
     return cells, [f"{alarm} Test images among the training images? A wrong border?"]
 
 

@@ -5,7 +5,7 @@ from importlib.resources import files
 
 import pandas as pd
 
-from odm.settings import Settings
+from odm.settings import Method, Settings
 
 MARKS = {
     "S": "read in a repository, its README or an abstract",
@@ -22,19 +22,22 @@ MATCH, ALARM = 0.05, 0.1
 
 @dataclass(frozen=True)
 class Counterpart:
-    """The published row that answers to a kind of method."""
+    """The published row that answers to a method."""
 
     method: str
     same: bool = True
     """Whether it is the same method; if not, agreement says nothing and only an excess does."""
 
 
-# No number of ODM v1 is known; v2 is its successor. The baseline of v2's ablation is learned ranges and L1 alone.
-COUNTERPARTS = {
-    "float": Counterpart("FP32"),
-    "plain": Counterpart("ODM v2 ablation a: baseline"),
-    "odm": Counterpart("ODM v2", same=False),
-}
+FLOAT = Counterpart("FP32")
+
+
+def counterpart(method: Method) -> Counterpart | None:
+    """What is published of a method: nothing of its ablations, nor of v1 itself, whose successor stands in for it."""
+    if method.kind == "plain":  # the baseline of v2's ablation: learned ranges and L1 alone
+        return Counterpart("ODM v2 ablation a: baseline")
+    whole = method.regularizer != "none" and method.cooperation.rule != "always" and method.offsets.kind == "both"
+    return Counterpart("ODM v2", same=False) if whole else None
 
 
 def read() -> pd.DataFrame:
@@ -49,11 +52,8 @@ def same_network(settings: Settings, network: str) -> bool:
     return (ours.backbone, ours.channels, ours.blocks) == ("edsr", 64, 16) and settings.images.train == ["div2k_train"]
 
 
-def counterpart(kind: str, scale: int, weight_bits: int, activation_bits: int, images: str) -> tuple[str, bool] | None:
-    """PSNR as printed for EDSR-baseline and whether the method is the same; None where nothing is published."""
-    answer = COUNTERPARTS.get(kind)
-    if answer is None:
-        return None
+def psnr(answer: Counterpart, scale: int, weight_bits: int, activation_bits: int, images: str) -> str | None:
+    """PSNR as printed for EDSR-baseline on a test set; None where nothing is printed."""
     frame = read()
     rows = frame[
         (frame.backbone == BACKBONE)
@@ -64,7 +64,7 @@ def counterpart(kind: str, scale: int, weight_bits: int, activation_bits: int, i
     ]
     # The first printed is the main source: others repeat it to other digits.
     printed = rows.psnr[rows.dataset.str.lower() == images]
-    return (printed.iloc[0], answer.same) if len(printed) else None
+    return printed.iloc[0] if len(printed) else None
 
 
 def verdict(ours: float, printed: str, same: bool) -> str:

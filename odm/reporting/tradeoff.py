@@ -1,31 +1,30 @@
 """PSNR against BitOPs: what each method gets out of its bits."""
 
-from typing import Any
+import math
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.transforms import ScaledTranslation
+from matplotlib.ticker import MaxNLocator
 
 from odm.reporting.results import Suite
-from odm.reporting.style import GREY, colour, marker, say
+from odm.reporting.style import GREY, colour, legend, marker, panel, say
 from odm.reporting.uncertainty import mean
 
 
 def draw(suite: Suite) -> Figure:
     """A panel for each network (downwards) and test set (across)."""
-    sets = suite.settings.images.test
-    figure = Figure(figsize=(max(7.0, 3.6 * len(sets)), 4.0 * len(suite.networks)), layout="constrained")
-    panels = figure.subplots(len(suite.networks), len(sets), squeeze=False)
-    for row, network in zip(panels, suite.networks, strict=True):
-        for axes, images in zip(row, sets, strict=True):
+    sets, networks = suite.settings.images.test, list(suite.networks)
+    width, height = (5.9, 2.9) if len(sets) == 1 else (2.9, 2.9)
+    named = 0.25 * (2 + len(suite.settings.methods) // 4)
+    figure = Figure(figsize=((width + 0.8) * len(sets) + 0.2, (height + 1.1) * len(networks) + named))
+    for row, network in enumerate(networks):
+        for column, images in enumerate(sets):
+            axes = panel(figure, 0.75 + (width + 0.8) * column, 0.35 + (height + 1.1) * row, width, height)
             _panel(suite, network, images, axes)
-    legends: dict[str, Any] = {}
-    for axes in panels.flat:
-        handles, labels = axes.get_legend_handles_labels()
-        legends |= dict(zip(labels, handles, strict=True))
-    if legends:
-        title = "bars: sample deviation over seeds; markers of equal bits are set apart sideways"
-        figure.legend(legends.values(), legends, loc="outside lower center", ncols=6, title=title, title_fontsize=8)
+    bars = "bars: sample deviation over seeds; markers of equal bits are set apart sideways"
+    # Networks may lack a method: the legend is that of the panel with most.
+    fullest = max(figure.axes, key=lambda axes: len(axes.get_legend_handles_labels()[1]))
+    legend(figure, fullest, (height + 1.1) * len(networks) - 0.1, bars)
     return figure
 
 
@@ -42,23 +41,24 @@ def _panel(suite: Suite, network: str, images: str, axes: Axes) -> None:
             text, (1, psnr), (0, 2), xycoords=axes.get_yaxis_transform(), textcoords="offset points",
             ha="right", va="bottom", fontsize=8, color=GREY,
         )  # fmt: skip
-    methods = list(dict.fromkeys(row.method for row in done))
+    methods = [name for name in suite.settings.methods if any(row.method == name for row in done)]
+    costs = [row.finished[0].bitops_t for row in done]
+    width = max(costs) - min(costs) or max(costs) if costs else 0.0
     for place, method in enumerate(methods):
         points = [row for row in done if row.method == method]
         # Methods share their BitOPs: markers are set side by side, a little off their true place.
-        aside = ScaledTranslation((place - (len(methods) - 1) / 2) * 10 / 72, 0, axes.figure.dpi_scale_trans)
+        aside = (place - (len(methods) - 1) / 2) * 0.025 * width
         axes.errorbar(
-            [row.finished[0].bitops_t for row in points],
+            [row.finished[0].bitops_t + aside for row in points],
             [row.mean(images, "psnr") or 0.0 for row in points],
-            yerr=[row.spread(images, "psnr") or 0.0 for row in points],
+            yerr=[row.spread(images, "psnr") or math.nan for row in points],  # a single seed has no bar
             label=method,
-            transform=axes.transData + aside,
             color=colour(suite, method),
             marker=marker(suite, method),
-            markersize=6,
+            markersize=5,
             linestyle="",
             elinewidth=1.4,
-            capsize=3,
+            capsize=4,
         )
     for bits in dict.fromkeys((row.weight_bits, row.activation_bits) for row in done):
         same = [row for row in done if (row.weight_bits, row.activation_bits) == bits]
@@ -70,10 +70,12 @@ def _panel(suite: Suite, network: str, images: str, axes: Axes) -> None:
         )  # fmt: skip
     missing = [name for row in rows for name in row.missing]
     if missing:
-        axes.set_xlabel(f"not finished: {', '.join(missing)}\n", color=GREY, fontsize=8)
-    axes.set_xlabel(axes.get_xlabel() + "BitOPs for a 1280x720 output (T)")
+        names = ", ".join(missing) if len(missing) < 3 else f"{len(missing)} runs"
+        axes.text(0.02, 0.02, f"not finished: {names}", transform=axes.transAxes, color=GREY, fontsize=8)
+    axes.set_xlabel("BitOPs for a 1280x720 output (T)")
     axes.set_ylabel("PSNR on Y (dB)")
-    axes.margins(x=0.18, y=0.12)
+    axes.xaxis.set_major_locator(MaxNLocator(5))
+    axes.margins(x=0.18, y=0.2)
 
 
 def _references(suite: Suite, network: str, images: str) -> list[tuple[str, float]]:

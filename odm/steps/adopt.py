@@ -21,6 +21,7 @@ def run(settings: Settings) -> None:
     if snakemake and dvc:
         print(f"{settings.results}: Snakemake and DVC are in step already")
     elif snakemake:
+        # Relinking would give large files new times, and Snakemake work.
         _asked("dvc", "commit", "--force", "--no-relink", "--quiet")
         print(f"{settings.results}: DVC has taken over what Snakemake made")
     elif dvc:

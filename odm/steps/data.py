@@ -19,13 +19,13 @@ def run(settings: Settings, split: str) -> None:
         raise OdmError(f"odm data: no split '{split}'; there are: {', '.join(SPLITS)}")
     images = settings.images
     if split == "train":
-        # Here and not at test time: before anything is trained, and test sets are quicker to read than training sets.
-        tested = {
-            digest(image): f"'{name}' of '{each}'" for each in images.test for name, image in read_set(each, images)
-        }
-        sets = {each: _not_tested(each, images, tested) for each in images.train}
+        sets = {each: read_set(each, images) for each in images.train}
     else:
-        sets = {each: read_set(each, images) for each in images.test}
+        # Asked here and not when training data are prepared: other test sets must never mean training again.
+        trained = {
+            digest(image): f"'{name}' of '{each}'" for each in images.train for name, image in read_set(each, images)
+        }
+        sets = {each: _not_trained(each, images, trained) for each in images.test}
     path = settings.results / "data" / f"{split}.safetensors"
     write(path, sets, images.scales)
     # Read back and compared, so that a failing disk shows here and not in a training run.
@@ -35,9 +35,9 @@ def run(settings: Settings, split: str) -> None:
     print(f"{split}: {len(prepared.images)} images, {pixels / 1e6:.1f} megapixels, {scales}: {path}")
 
 
-def _not_tested(name: str, images: Images, tested: dict[str, str]) -> Iterator[tuple[str, NDArray[np.uint8]]]:
-    """The images of a training set; OdmError at one whose pixels are those of a test image."""
+def _not_trained(name: str, images: Images, trained: dict[str, str]) -> Iterator[tuple[str, NDArray[np.uint8]]]:
+    """The images of a test set; OdmError at one whose pixels are those of a training image."""
     for image_name, image in read_set(name, images):
-        if (also := tested.get(digest(image))) is not None:
-            raise OdmError(f"images.train: '{image_name}' of '{name}' is also tested on, as {also}; take it out of one")
+        if (also := trained.get(digest(image))) is not None:
+            raise OdmError(f"images.test: '{image_name}' of '{name}' is also trained on, as {also}; take it out of one")
         yield image_name, image

@@ -4,10 +4,10 @@ import math
 import time
 from dataclasses import asdict
 from fractions import Fraction
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
-import skimage
 import torch
 
 from odm import __version__, inference
@@ -41,10 +41,15 @@ def run(settings: Settings, name: str) -> None:
         scores.setdefault(set_name, {})[image] = _score(output, high, scale, f"{name}: '{image}' of '{set_name}'")
         if name in settings.networks:
             enlarged = imresize(low, Fraction(scale))
-            bicubic.setdefault(set_name, {})[image] = _score(enlarged, high, scale, f"bicubic: '{image}' of '{set_name}'")
+            bicubic.setdefault(set_name, {})[image] = _score(
+                enlarged, high, scale, f"bicubic: '{image}' of '{set_name}'"
+            )
 
     out = settings.results / ("networks" if name in settings.networks else "runs") / name
-    write_json(out / "metrics.json", _description(settings, name, network) | {"scores": scores, "bicubic": bicubic or None})
+    write_json(
+        out / "metrics.json",
+        _description(settings, name, network, device) | {"scores": scores, "bicubic": bicubic or None},
+    )
     write_json(
         out / "timing.json",
         {
@@ -55,7 +60,9 @@ def run(settings: Settings, name: str) -> None:
             "torch": torch.__version__,
         },
     )
-    means = [f"{each} {np.mean([image['psnr'] for image in images.values()]):.2f} dB" for each, images in scores.items()]
+    means = [
+        f"{each} {np.mean([image['psnr'] for image in images.values()]):.2f} dB" for each, images in scores.items()
+    ]
     print(f"{name}: {', '.join(means)}: {out}/metrics.json")
 
 
@@ -66,7 +73,7 @@ def _score(output: inference.Image, high: inference.Image, scale: int, what: str
     return {key: round(value, 6) for key, value in found.items()}
 
 
-def _description(settings: Settings, name: str, network: torch.nn.Module) -> dict[str, Any]:
+def _description(settings: Settings, name: str, network: torch.nn.Module, device: torch.device) -> dict[str, Any]:
     layers = quantized_layers(network)
     shared = {
         "name": name,
@@ -77,9 +84,9 @@ def _description(settings: Settings, name: str, network: torch.nn.Module) -> dic
             part: [each for each, layer in layers.items() if layer.offset is not None and part in layer.offset.parts()]
             for part in ("shift", "scale")
         },
-        "device": settings.device,
+        "device": str(device),
         "threads": settings.threads,
-        "versions": {"odm": __version__, "torch": torch.__version__, "skimage": skimage.__version__},
+        "versions": {"odm": __version__, "torch": torch.__version__, "scikit-image": version("scikit-image")},
     }
     if name in settings.networks:
         float_settings = settings.networks[name]
@@ -90,7 +97,7 @@ def _description(settings: Settings, name: str, network: torch.nn.Module) -> dic
             "activation_bits": 32,
             "seed": float_settings.seed,
             "coverage": None,
-            "settings": digest(float_settings, settings.pretraining),
+            "settings": digest(settings.images, float_settings, settings.pretraining),
         }
     run_settings = settings.runs[name]
     method = settings.methods[run_settings.method]
@@ -101,5 +108,12 @@ def _description(settings: Settings, name: str, network: torch.nn.Module) -> dic
         "activation_bits": run_settings.activation_bits,
         "seed": run_settings.seed,
         "coverage": method.coverage,
-        "settings": digest(run_settings, method, settings.networks[run_settings.network], settings.qat),
+        "settings": digest(
+            settings.images,
+            settings.networks[run_settings.network],
+            settings.pretraining,
+            run_settings,
+            method,
+            settings.qat,
+        ),
     }

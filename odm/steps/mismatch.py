@@ -1,5 +1,7 @@
 """`odm mismatch <network>`: measure, on the float network, how much channels differ in each layer."""
 
+from typing import Any
+
 from odm import inference, seeds
 from odm.device import device_of
 from odm.files import write_json
@@ -28,7 +30,7 @@ def run(settings: Settings, name: str) -> None:
     percentile = settings.mismatch.percentile
     found = observe(network, names, lows, lambda _name, x: of_activation(x, percentile))
 
-    layers = {}
+    layers: dict[str, dict[str, Any]] = {}
     for layer, batches_of_layer in found.items():
         mean = average(batches_of_layer)
         layers[layer] = {
@@ -42,6 +44,8 @@ def run(settings: Settings, name: str) -> None:
             "channel_deviations": mean.channel_deviations.tolist(),
         }
     out = settings.results / "networks" / name / "mismatch.json"
-    write_json(out, {"network": name, "settings": digest(network_settings, settings.mismatch), "layers": layers})
+    write_json(
+        out, {"network": name, "settings": digest(network_settings, settings.mismatch, settings.qat), "layers": layers}
+    )
     most = max(layers, key=lambda layer: layers[layer]["mean_mismatch"])
     print(f"{out}: {len(layers)} layers; channel means differ most in {most}")

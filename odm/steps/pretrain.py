@@ -3,10 +3,8 @@
 import shutil
 from pathlib import Path
 
-import torch
-
 from odm import fingerprint, seeds, weights
-from odm.device import device_of
+from odm.device import device_of, placed
 from odm.images.patches import Patches
 from odm.images.prepared import Prepared
 from odm.networks.build import build
@@ -24,9 +22,13 @@ def run(settings: Settings, name: str) -> None:
     out = settings.results / "networks" / name
     checkpoints = Path("checkpoints") / settings.suite / "networks" / name
 
-    network = build(network_settings).to(device, memory_format=torch.channels_last)
+    network = placed(build(network_settings), device)
     patches = Patches(
-        Prepared(data), network_settings.scale, training.batch, training.patch, seeds.named(network_settings.seed, "patches")
+        Prepared(data),
+        network_settings.scale,
+        training.batch,
+        training.patch,
+        seeds.named(network_settings.seed, "patches"),
     )
     rows = fit(
         network,

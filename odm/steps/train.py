@@ -25,7 +25,11 @@ def run(settings: Settings, name: str) -> None:
     checkpoints = Path("checkpoints") / settings.suite / "runs" / name
 
     patches = Patches(
-        Prepared(data), network_settings.scale, training.batch, training.patch, seeds.named(run_settings.seed, "patches")
+        Prepared(data),
+        network_settings.scale,
+        training.batch,
+        training.patch,
+        seeds.named(run_settings.seed, "patches"),
     )
     batches = on_device(patches, device)
     network = inference.load(settings, run_settings.network, device)

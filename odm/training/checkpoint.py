@@ -8,6 +8,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from odm.errors import OdmError
 from odm.files import write_tensors
 
 Row = dict[str, float]
@@ -27,22 +28,30 @@ def save(
 def load(path: Path, identity: str, network: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[int, list[Row]]:
     """Put a checkpoint back; returns the step to go on with and the history so far.
 
-    One that is absent, unreadable or of other settings (`identity`) is not used: the answer is then (0, []).
+    One that is absent, damaged or of other settings (`identity`) is not used: the answer is then (0, []).
     """
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             if metadata.get("identity") != identity:
+                print(f"{path}: of other settings or inputs; starting anew", flush=True)
                 return 0, []
             tensors: dict[str, Tensor] = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError):
+    except FileNotFoundError:
         return 0, []
+    except SafetensorError:
+        print(f"{path}: damaged; starting anew", flush=True)
+        return 0, []
+    except OSError as error:
+        raise OdmError(f"{path}: cannot be read: {error.strerror or error}") from None
     # Channels last as the network has them: another layout may take other code paths, and those other last bits.
     tensors = {
         key: value.contiguous(memory_format=torch.channels_last) if value.ndim == 4 else value
         for key, value in tensors.items()
     }
-    network.load_state_dict({key.removeprefix("network."): t for key, t in tensors.items() if key.startswith("network.")})
+    network.load_state_dict(
+        {key.removeprefix("network."): t for key, t in tensors.items() if key.startswith("network.")}
+    )
     states: dict[int, dict[str, Any]] = {}
     for key, tensor in tensors.items():
         if key.startswith("optimizer."):

@@ -33,7 +33,9 @@ class Progress:
             self.bar.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self.bar:
             self.bar.stop()
 
@@ -48,7 +50,9 @@ class Progress:
         if not self.bar:
             rate = self._rate()
             left = (self.steps - row["step"]) / rate
-            print(f"step {row['step']:.0f}/{self.steps}  {self.loss}  {rate:.1f} steps/s  {left:.0f} s left", flush=True)
+            print(
+                f"step {row['step']:.0f}/{self.steps}  {self.loss}  {rate:.1f} steps/s  {left:.0f} s left", flush=True
+            )
 
     def _rate(self) -> float:
         return max(1, self.done - self.start) / max(time.monotonic() - self.began, 1e-9)

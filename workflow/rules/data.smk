@@ -10,6 +10,6 @@ rule data:
     conda:
         "../envs/odm.yaml"
     params:
-        settings=tracked("images.{part}", "images.scales", "images.root", "images.folders"),
+        settings=tracked("images"),
     shell:
         "odm data {wildcards.part} > {log} 2>&1"

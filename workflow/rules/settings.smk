@@ -31,18 +31,20 @@ wildcard_constraints:
     run=NAME_PATTERN,
 
 
-# Files and folders whose edit re-runs a step: all that it imports (a test follows the imports).
+# Files and folders whose edit re-runs a step: all that it imports (a test follows the imports), except what gathers
+# images, which matters to the others only through the file it gathers them in.
 SHARED = ["odm/files.py", "odm/settings.py"]
-READING = ["odm/images/patches.py", "odm/images/prepared.py"]
-QUANTIZED = ["odm/methods", "odm/networks", "odm/quantization", "odm/training"]
+COMPUTING = ["odm/device.py", "odm/networks", "odm/seeds.py", "odm/training", "odm/weights.py"]
+PATCHES = ["odm/images/patches.py", "odm/images/prepared.py"]
+QUANTIZED = ["odm/inference.py", "odm/methods", "odm/quantization"]
 SOURCES = {
     "data": ["odm/images"],
-    "pretrain": ["odm/networks", "odm/training", *READING],
-    "mismatch": ["odm/networks", "odm/quantization", "odm/training", *READING],
-    "train": [*QUANTIZED, *READING],
-    "evaluate": ["odm/inference.py", "odm/images", *QUANTIZED],
+    "pretrain": [*COMPUTING, "odm/fingerprint.py", *PATCHES],
+    "mismatch": [*COMPUTING, *PATCHES, *QUANTIZED],
+    "train": [*COMPUTING, "odm/fingerprint.py", *PATCHES, *QUANTIZED],
+    "evaluate": [*COMPUTING, *QUANTIZED, "odm/images"],
     "tables": ["odm/reporting"],
-    "figures": ["odm/inference.py", "odm/images", "odm/reporting", *QUANTIZED],
+    "figures": [*COMPUTING, *QUANTIZED, "odm/images", "odm/reporting"],
 }
 
 

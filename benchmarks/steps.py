@@ -1,0 +1,131 @@
+"""Cost of a training step: quantization-aware over float, ODM over plain; CPU time on one thread, and peak memory.
+
+    python benchmarks/steps.py [--channels 32] [--blocks 4] [--scale 2] [--batch 8] [--patch 24] [--rounds 30]
+
+The kinds of step are timed in turn, round after round, and ratios are medians over rounds: a busy neighbour slows
+both sides of a ratio. Peak memory is that of a process of its own for each kind, less that of one that only builds
+the network.
+"""
+
+import argparse
+import multiprocessing
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from odm.device import cpu_name, placed
+from odm.methods.build import METHODS
+from odm.networks.build import build
+from odm.quantization.statistics import average, observe, of_activation
+from odm.settings import Network, Odm, Plain, Run
+
+METHOD_SETTINGS = {"plain": Plain(kind="plain"), "odm": Odm(kind="odm")}
+KINDS = ("float", *METHOD_SETTINGS)
+
+
+def stepper(kind: str, options: argparse.Namespace) -> Callable[[], None]:
+    """A whole training step of a kind: forward, backward, optimizer."""
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    settings = Network(backbone="edsr", channels=options.channels, blocks=options.blocks, scale=options.scale)
+    network = placed(build(settings), torch.device("cpu"))
+    low = (
+        torch.rand(options.batch, 3, options.patch, options.patch)
+        .mul(255)
+        .contiguous(memory_format=torch.channels_last)
+    )
+    high = torch.rand(options.batch, 3, *(options.patch * options.scale,) * 2).mul(255)
+    if kind == "float":
+        optimizer = torch.optim.Adam(network.parameters())
+        method = None
+    else:
+        found = observe(network, network.quantizable("body"), [low], lambda _, x: of_activation(x, 99))
+        layers = {name: measured(average(each)) for name, each in found.items()}
+        run = Run(network="n", method=kind, weight_bits=2, activation_bits=2)
+        method = METHODS[kind](network, METHOD_SETTINGS[kind], run)
+        method.prepare(layers, [low])
+        method.watch()
+        optimizer = torch.optim.Adam(network.parameters())
+
+    def step() -> None:
+        optimizer.zero_grad()
+        loss = (network(low) - high).abs().mean()
+        if method is None:
+            loss.backward()
+            optimizer.step()
+        else:
+            method.backward(loss)
+            optimizer.step()
+            method.settle()
+
+    return step
+
+
+def measured(layer) -> dict:
+    """A layer's statistics as mismatch.json has them."""
+    return {
+        "mean_mismatch": layer.mean_mismatch,
+        "deviation_mismatch": layer.deviation_mismatch,
+        "mean": layer.mean,
+        "deviation": layer.deviation,
+        "channel_means": layer.channel_means.tolist(),
+        "channel_deviations": layer.channel_deviations.tolist(),
+    }
+
+
+def peak_memory(kind: str, steps: int, options: argparse.Namespace, answers) -> None:
+    """Peak resident memory of a process that makes some steps, in MiB."""
+    step = stepper(kind, options)
+    for _ in range(steps):
+        step()
+    # Not getrusage: its peak outlives exec, so a child starts from that of the process that bore it.
+    status = Path("/proc/self/status").read_text().splitlines()
+    answers.put(next(int(line.split()[1]) for line in status if line.startswith("VmHWM")) / 1024)
+
+
+def in_process_of_its_own(kind: str, steps: int, options: argparse.Namespace) -> float:
+    context = multiprocessing.get_context("spawn")
+    answers = context.Queue()
+    process = context.Process(target=peak_memory, args=(kind, steps, options, answers))
+    process.start()
+    answer = answers.get()
+    process.join()
+    return answer
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    for name, default in {"channels": 32, "blocks": 4, "scale": 2, "batch": 8, "patch": 24, "rounds": 30}.items():
+        parser.add_argument(f"--{name}", type=int, default=default)
+    options = parser.parse_args()
+    steps = {kind: stepper(kind, options) for kind in KINDS}
+    seconds: dict[str, list[float]] = {kind: [] for kind in KINDS}
+    for round_ in range(options.rounds + 3):
+        for kind, step in steps.items():
+            began = time.process_time()
+            step()
+            if round_ >= 3:  # the first ones set up kernels and memory
+                seconds[kind].append(time.process_time() - began)
+    memory = {kind: in_process_of_its_own(kind, 5, options) - in_process_of_its_own(kind, 0, options) for kind in KINDS}
+
+    print(
+        f"EDSR {options.channels} x {options.blocks}, x{options.scale}, batch {options.batch}, LR patch {options.patch}"
+    )
+    print(f"{cpu_name()}, 1 thread, torch {torch.__version__}, CPU time, {options.rounds} rounds, W2A2\n")
+    print("| step | ms (median) | over float | over plain | peak memory over the built network, MiB |")
+    print("|---|---|---|---|---|")
+    for kind in KINDS:
+        over_float, over_plain = (ratio(seconds[kind], seconds[base]) for base in ("float", "plain"))
+        median = statistics.median(seconds[kind]) * 1e3
+        print(f"| {kind} | {median:.1f} | {over_float:.2f} | {over_plain:.2f} | {memory[kind]:.0f} |")
+
+
+def ratio(seconds: list[float], base: list[float]) -> float:
+    return statistics.median(a / b for a, b in zip(seconds, base, strict=True))
+
+
+if __name__ == "__main__":
+    main()

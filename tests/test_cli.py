@@ -1,0 +1,271 @@
+"""The command line: quick to answer, helpful with names, and the way to use what was trained."""
+
+import os
+import shutil
+import subprocess
+import sys
+from contextlib import chdir
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+from typer.main import get_command
+
+from odm import cli, inference
+from odm.settings import PARAMS, load
+from odm.steps import data, doctor, mismatch, pretrain, train
+
+ROOT = Path(__file__).parents[1]
+COMMANDS = get_command(cli.app).commands  # type: ignore[attr-defined]
+STEPS = {"data", "pretrain", "mismatch", "train", "evaluate", "tables", "figures"}
+BESIDE = {"suite", "check", "adopt", "doctor", "upscale"}
+
+
+def odm(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "odm.cli", *arguments],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+
+
+def main(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> str | int | None:
+    """What the command line ends with when it is called in this process: a line, or an exit code."""
+    monkeypatch.setattr(sys, "argv", ["odm", *arguments])
+    with pytest.raises(SystemExit) as ending:
+        cli.main()
+    return ending.value.code
+
+
+def imported(*arguments: str, cwd: Path) -> set[str]:
+    """The packages that a call of `odm` imports."""
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "odm.cli", *arguments], cwd=cwd, capture_output=True, text=True
+    )
+    lines = [line for line in done.stderr.splitlines() if line.startswith("import time:")]
+    packages = {line.rsplit("|", 1)[1].strip().split(".")[0] for line in lines}
+    assert {"typer", "odm"} <= packages, "the list is of the right process"
+    return packages
+
+
+HEAVY = {"torch", "numpy", "pandas", "PIL", "skimage", "scipy", "matplotlib", "safetensors"}
+
+
+def test_help_is_quick_because_it_imports_little(tmp_path: Path) -> None:
+    assert not imported("--help", cwd=tmp_path) & (HEAVY | {"pydantic", "yaml", "rich"})
+    assert not imported("train", "--help", cwd=tmp_path) & HEAVY
+
+
+def test_a_mistake_is_answered_before_torch_is_imported(tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_text("suite: 1\n")
+    for command in (["check"], ["train", "w4a4_odm"]):
+        assert not imported(*command, cwd=tmp_path) & HEAVY
+
+
+def test_every_step_is_there() -> None:
+    assert set(COMMANDS) >= STEPS | BESIDE
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help(name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(monkeypatch, name, "--help") == 0
+    said = capsys.readouterr().out
+    assert COMMANDS[name].help.rstrip(".") in " ".join(said.split())
+    for parameter in COMMANDS[name].params:
+        assert parameter.help or parameter.name == "help", parameter.name
+
+
+def test_console_script() -> None:
+    done = subprocess.run([Path(sys.executable).with_name("odm"), "--help"], capture_output=True, text=True)
+    assert done.returncode == 0
+    listed = {line.split()[0] for line in done.stdout.split("Commands:")[1].splitlines() if line}
+    assert listed == set(COMMANDS)
+
+
+# Names
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["pretrain", "edsr_tin"], "params.yaml: no network is called 'edsr_tin'; did you mean 'edsr_tiny'?"),
+        (["mismatch", "other"], "params.yaml: no network is called 'other'; there are: edsr_tiny"),
+        (["train", "w4a4_omd"], "params.yaml: no run is called 'w4a4_omd'; did you mean 'w4a4_odm'?"),
+        (["evaluate", "edsr_tinny"], "no network or run is called 'edsr_tinny'; did you mean 'edsr_tiny'?"),
+        (["upscale", "x.png", "--with", "w4a4odm"], "no network or run is called 'w4a4odm'; did you mean 'w4a4_odm'?"),
+        (["data", "trian"], "no split 'trian'; there are: train, test"),
+        (["suite", "quik"], "suites: no suite is called 'quik'; did you mean 'quick'?"),
+    ],
+)
+def test_unknown_names(arguments: list[str], said: str, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ended = main(monkeypatch, *arguments)
+    assert isinstance(ended, str)
+    assert ended.startswith("odm: ")
+    assert ended.endswith(said)
+    assert len(ended.splitlines()) == 1
+
+
+def test_unknown_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(monkeypatch, "trian") == 2
+    assert "No such command 'trian'" in capsys.readouterr().err
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The quick suite in force in a folder of its own, which is the working directory."""
+    shutil.copytree(ROOT / "suites", tmp_path / "suites")
+    monkeypatch.chdir(tmp_path)
+    assert main(monkeypatch, "suite", "quick") == 0
+    return tmp_path
+
+
+# Suites
+
+
+def test_suite_puts_it_in_force(project: Path) -> None:
+    first, rest = PARAMS.read_text().split("\n", 1)
+    assert rest == (ROOT / "suites" / "quick.yaml").read_text().split("\n", 1)[1]
+    assert first.endswith("$schema=params.schema.json"), "editors look for the schema beside params.yaml"
+    assert load().suite == "quick"
+    assert not Path("params.yaml.bak").exists()
+
+
+def test_suite_replaces_another_suite(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("suites/other.yaml").write_text(Path("suites/quick.yaml").read_text().replace("suite: quick", "suite: other"))
+    capsys.readouterr()
+    assert main(monkeypatch, "suite", "other") == 0
+    assert load().suite == "other"
+    assert capsys.readouterr().out == "suites/other.yaml is in force; `odm check` says what it will do\n"
+    assert not Path("params.yaml.bak").exists()
+
+
+def test_suite_keeps_edits(project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    edited = PARAMS.read_text().replace("threads: 1", "threads: 2")
+    PARAMS.write_text(edited)
+    assert main(monkeypatch, "suite", "quick") == 0
+    assert Path("params.yaml.bak").read_text() == edited
+    assert load().threads == 1
+    assert "params.yaml was edited by hand: kept as params.yaml.bak" in capsys.readouterr().out
+
+
+def test_suite_with_a_mistake_is_refused(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = PARAMS.read_text()
+    Path("suites/broken.yaml").write_text(before.replace("threads: 1", "threads: 0"))
+    assert "suites/broken.yaml: threads: " in str(main(monkeypatch, "suite", "broken"))
+    assert PARAMS.read_text() == before
+
+
+# What will be done, and with what
+
+
+def test_check(project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = load()
+    assert main(monkeypatch, "check") == 0
+    said = capsys.readouterr().out
+    assert "train images: skimage_train (5 images)" in said
+    assert "test images: skimage_test (3 images)" in said
+    jobs = 2 + 3 * len(settings.networks) + 2 * len(settings.runs) + 2
+    assert f"{jobs} jobs" in said
+    assert f"{settings.pretraining.steps} steps of " in said
+    assert f"{len(settings.runs)} runs of {settings.qat.steps} steps" in said
+    assert "about " in said.splitlines()[-1]
+    assert [each.name for each in project.iterdir() if each.name not in ("params.yaml", "suites")] == []
+
+
+def test_check_refuses_a_device_that_is_missing(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    PARAMS.write_text(PARAMS.read_text().replace("device: cpu", "device: cuda:99"))
+    said = str(main(monkeypatch, "check"))
+    assert said.startswith("odm: device: cuda:99 is asked for but ")
+    assert said.endswith("; see `odm doctor`")
+
+
+def test_doctor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(tmp_path)  # it needs no settings
+    assert main(monkeypatch, "doctor") == 0
+    said = capsys.readouterr().out
+    for package in doctor.PACKAGES:
+        assert f"  {package} " in said
+    assert "missing" not in said
+    assert f"torch {torch.__version__.split('+')[0]}" in said
+    for line in ("CPU: ", "threads: ", "GPU"):
+        assert line in said
+
+
+# What was trained, used
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A network of 8 channels and a quantized run of it, each after two steps, and a photograph."""
+    folder = tmp_path_factory.mktemp("trained")
+    training = {"steps": 2, "batch": 2, "patch": 8, "rate": 0.001, "schedule": "cosine"}
+    settings = {
+        "suite": "tiny",
+        "device": "cpu",
+        "images": {"train": ["mine"], "test": ["held"], "scales": [3], "folders": {"mine": "mine", "held": "held"}},
+        "networks": {"net": {"backbone": "edsr", "channels": 8, "blocks": 1, "scale": 3}},
+        "pretraining": training,
+        "qat": training | {"calibration_batches": 1},
+        "mismatch": {"batches": 1},
+        "methods": {"odm": {"kind": "odm"}},
+        "runs": {"w2a2": {"network": "net", "method": "odm", "weight_bits": 2, "activation_bits": 2}},
+    }
+    (folder / PARAMS).write_text(yaml.safe_dump(settings))
+    random = np.random.default_rng(1)
+    for split in ("mine", "held"):
+        (folder / split).mkdir()
+        Image.fromarray(random.integers(0, 256, (48, 40, 3), np.uint8)).save(folder / split / "1.png")
+    Image.fromarray(random.integers(0, 256, (21, 30, 3), np.uint8)).save(folder / "photo.jpg")
+    with chdir(folder):
+        loaded = load()
+        data.run(loaded, "train")
+        pretrain.run(loaded, "net")
+        mismatch.run(loaded, "net")
+        train.run(loaded, "w2a2")
+    return folder
+
+
+def test_upscale(trained: Path, tmp_path: Path) -> None:
+    """Through a real process; the last run of the settings, and a PNG beside the photograph."""
+    shutil.copytree(trained, tmp_path / "trained")
+    done = odm("upscale", "photo.jpg", cwd=tmp_path / "trained")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "photo_x3_w2a2.png: w2a2, x3\n"
+    with Image.open(tmp_path / "trained" / "photo_x3_w2a2.png") as image:
+        assert (image.format, image.size, image.mode) == ("PNG", (90, 63), "RGB")
+        written = np.asarray(image)
+    with chdir(trained), Image.open("photo.jpg") as photo:
+        network = inference.load(load(), "w2a2", torch.device("cpu"))
+        assert np.array_equal(written, inference.upscale(network, np.asarray(photo)))
+
+
+def test_upscale_with_a_network_to_a_place(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = tmp_path / "new" / "large.png"
+    monkeypatch.chdir(trained)
+    Image.new("L", (11, 9), 128).save(tmp_path / "grey.png")
+    assert main(monkeypatch, "upscale", str(tmp_path / "grey.png"), "--with", "net", "-o", str(target)) == 0
+    assert capsys.readouterr().out == f"{target}: net, x3\n"
+    with Image.open(target) as image:
+        assert (image.format, image.size) == ("PNG", (33, 27))
+    assert [each.name for each in target.parent.iterdir()] == ["large.png"]
+
+
+def test_upscale_without_what_it_needs(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(trained)
+    assert "none.png: cannot be read: No such file" in str(main(monkeypatch, "upscale", "none.png"))
+    said = str(main(monkeypatch, "upscale", "photo.jpg", "-o", "photo.jpg/large.png"))
+    assert said == "odm: photo.jpg/large.png: cannot be written: a file is in its folder's place; move it away"
+    shutil.copy("photo.jpg", tmp_path)
+    shutil.copy(PARAMS, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    said = str(main(monkeypatch, "upscale", "photo.jpg"))
+    assert said.startswith("odm: results/tiny/runs/w2a2/weights.safetensors: no such file; train it first")

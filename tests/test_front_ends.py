@@ -1,0 +1,211 @@
+"""Snakemake and DVC are given one graph, in rules that keep to the style of either."""
+
+import ast
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[1]
+SUITES = sorted(path.stem for path in (ROOT / "suites").glob("*.yaml"))
+
+
+class Job(NamedTuple):
+    """What a job is to either tool; all paths relative to the project."""
+
+    inputs: frozenset[str]
+    outputs: frozenset[str]
+    settings: frozenset[str]
+
+
+Graph = dict[str, Job]  # by command
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of what both tools read, and the working directory."""
+    for name in ["odm", "workflow", "suites"]:
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ["dvc.yaml", "params.yaml", ".dvcignore"]:
+        shutil.copy(ROOT / name, tmp_path)
+    (tmp_path / ".dvc").mkdir()
+    (tmp_path / ".dvc" / "config").write_text((ROOT / ".dvc" / "config").read_text() + "    no_scm = true\n")
+    monkeypatch.setenv("DVC_SITE_CACHE_DIR", str(tmp_path / ".dvc" / "site"))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def put_in_force(project: Path, suite: str) -> None:
+    shutil.copy(project / "suites" / f"{suite}.yaml", project / "params.yaml")
+
+
+def snakemake_graph(project: Path) -> Graph:
+    """Every job of `all`, from a forced dry run."""
+    from snakemake.api import SnakemakeApi
+    from snakemake.settings.enums import Quietness
+    from snakemake.settings.types import DAGSettings, OutputSettings, ResourceSettings
+
+    with SnakemakeApi(OutputSettings(quiet={Quietness.ALL})) as api:
+        workflow = api.workflow(ResourceSettings(cores=1), snakefile=project / "workflow" / "Snakefile")
+        workflow.dag(DAGSettings(targets={"all"}, forceall=True)).execute_workflow(executor="dryrun")
+        jobs = [job for job in workflow._workflow.dag.jobs if job.rule.name != "all"]
+        return {
+            job.shellcmd.split(" > ")[0]: Job(
+                frozenset(map(str, job.input)), frozenset(map(str, job.output)), frozenset(job.params.settings)
+            )
+            for job in jobs
+        }
+
+
+def dvc_graph(project: Path) -> Graph:
+    """Every stage; a folder that it depends on stands for the outputs, or else the files, beneath."""
+    from dvc.dependency.param import ParamsDependency
+    from dvc.repo import Repo
+
+    with Repo(str(project)) as repo:
+        stages = list(repo.index.stages)
+    made = {out.def_path for stage in stages for out in stage.outs}
+
+    def files(path: str) -> Iterable[str]:
+        outputs = {each for each in made if each.startswith(f"{path}/")}
+        if outputs or not (project / path).is_dir():
+            return outputs or {path}
+        found = (each for each in (project / path).rglob("*") if each.is_file() and "__pycache__" not in each.parts)
+        return {str(each.relative_to(project)) for each in found}
+
+    graph = {}
+    for stage in stages:
+        params = [dep for dep in stage.deps if isinstance(dep, ParamsDependency)]
+        paths = [dep.def_path for dep in stage.deps if not isinstance(dep, ParamsDependency)]
+        graph[stage.cmd] = Job(
+            frozenset(file for path in paths for file in files(path)),
+            frozenset(out.def_path for out in stage.outs),
+            frozenset(key for dep in params for key in dep.params),
+        )
+    return graph
+
+
+def differences(snakemake: Graph, dvc: Graph) -> list[str]:
+    """One line each: which command, and what only one of the tools says of it."""
+    found = []
+    for command in sorted({*snakemake, *dvc}):
+        if command not in snakemake or command not in dvc:
+            found.append(f"{command}: only {'DVC' if command in dvc else 'Snakemake'} runs it")
+            continue
+        for field in Job._fields:
+            ours, theirs = getattr(snakemake[command], field), getattr(dvc[command], field)
+            found += [f"{command}: {field}: only Snakemake has {each}" for each in sorted(ours - theirs)]
+            found += [f"{command}: {field}: only DVC has {each}" for each in sorted(theirs - ours)]
+    return found
+
+
+@pytest.mark.parametrize("suite", SUITES)
+def test_both_tools_have_the_same_graph(suite: str, project: Path) -> None:
+    put_in_force(project, suite)
+    different = differences(snakemake_graph(project), dvc_graph(project))
+    assert not different, "\n".join(["workflow/ and dvc.yaml differ:", *different])
+
+
+@pytest.mark.parametrize("suite", SUITES)
+def test_a_suite_runs_each_of_its_networks_and_runs(suite: str, project: Path) -> None:
+    put_in_force(project, suite)
+    settings = yaml.safe_load((project / "params.yaml").read_text())
+    networks, runs = len(settings["networks"]), len(settings["runs"])
+    steps = Counter(command.split()[1] for command in snakemake_graph(project))
+    assert steps == {
+        "data": 2,
+        "pretrain": networks,
+        "mismatch": networks,
+        "train": runs,
+        "evaluate": networks + runs,
+        "tables": 1,
+        "figures": 1,
+    }
+
+
+@pytest.mark.parametrize("suite", SUITES)
+def test_a_suite_spells_out_each_setting_that_dvc_tracks(suite: str, project: Path) -> None:
+    """DVC reads the file and knows no defaults: it stops at a key that is not there."""
+    put_in_force(project, suite)
+    content = yaml.safe_load((project / "params.yaml").read_text())
+
+    def is_there(key: str) -> bool:
+        here = content
+        for part in key.split("."):
+            if part not in here:
+                return False
+            here = here[part]
+        return True
+
+    tracked = {key for job in dvc_graph(project).values() for key in job.settings}
+    missing = sorted(key for key in tracked if not is_there(key))
+    assert not missing, f"suites/{suite}.yaml: write out {', '.join(missing)}"
+
+
+def imported(module: Path, seen: set[Path]) -> set[Path]:
+    """A module of odm and all of odm that it imports, however far down."""
+    if module in seen:
+        return seen
+    seen.add(module)
+    for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = [str(node.module), *(f"{node.module}.{alias.name}" for alias in node.names)]
+        else:
+            continue
+        for name in names:
+            file = ROOT / f"{name.replace('.', '/')}.py"
+            if name.split(".")[0] == "odm" and file.is_file():
+                imported(file, seen)
+    return seen
+
+
+def test_an_edit_of_anything_a_step_imports_runs_it_again(project: Path) -> None:
+    # The wording of errors decides no result; what gathers images does so only through the file that `odm data` writes.
+    errors = {ROOT / "odm" / "errors.py"}
+    gathers = {ROOT / "odm" / "images" / f"{name}.py" for name in ["catalogue", "download", "imresize", "reading"]}
+    missing = set()
+    for command, job in snakemake_graph(project).items():
+        step = command.split()[1]
+        for module in imported(ROOT / "odm" / "steps" / f"{step}.py", set()) - (
+            errors if step == "data" else errors | gathers
+        ):
+            if str(module.relative_to(ROOT)) not in job.inputs:
+                missing.add(f"{step}: imports {module.relative_to(ROOT)}, which is not among its sources")
+    assert not missing, "\n".join(sorted(missing))
+
+
+def run(*command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", *command], capture_output=True, text=True)
+
+
+def test_the_bare_command_finds_rules_and_profile(project: Path) -> None:
+    done = run("snakemake", "--dry-run")
+    assert done.returncode == 0, done.stderr
+    assert "workflow/profiles/default" in done.stderr
+
+
+def test_damaged_settings_stop_snakemake_with_their_message(project: Path) -> None:
+    params = project / "params.yaml"
+    params.write_text(params.read_text().replace("pretraining:", "pretrainin:"))
+    done = run("snakemake", "--dry-run")
+    assert done.returncode == 1
+    assert "params.yaml: pretrainin: unknown key; did you mean 'pretraining'?" in done.stdout
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_rules_pass_the_linter(project: Path) -> None:
+    done = run("snakemake", "--lint")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_rules_are_formatted(project: Path) -> None:
+    done = run("snakefmt", "--check", "--line-length", "120", "workflow")
+    assert done.returncode == 0, done.stdout + done.stderr
