@@ -7,7 +7,6 @@ from torch import nn
 
 from odm import weights
 from odm.device import placed
-from odm.errors import OdmError
 from odm.methods.build import build as build_method
 from odm.networks.build import build as build_network
 from odm.settings import Settings
@@ -19,15 +18,13 @@ def load(settings: Settings, name: str, device: torch.device) -> nn.Module:
     """A float network or a quantized run of the suite, ready for `upscale`."""
     if name in settings.networks:
         network = build_network(settings.networks[name])
-        weights.load_into(network, settings.results / "networks" / name / "weights.safetensors")
+        path = settings.results / "networks" / name / "weights.safetensors"
+        network.load_state_dict(weights.load(path, settings.digest_of(name)))
     else:
         run = settings.runs[name]
         path = settings.results / "runs" / name / "weights.safetensors"
         network = build_network(settings.networks[run.network])
-        try:
-            build_method(settings, run, network).restore(weights.load(path))
-        except RuntimeError:
-            raise OdmError(f"{path}: does not fit the run in the settings; remove it and train again") from None
+        build_method(settings, run, network).restore(weights.load(path, settings.digest_of(name)))
     return placed(network, device).eval()
 
 

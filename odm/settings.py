@@ -214,6 +214,13 @@ class Settings(Strict):
         """Where this suite writes."""
         return Path("results") / self.suite
 
+    def digest_of(self, name: str) -> str:
+        """Digest of all settings that the weights of a network or run depend on."""
+        if name in self.networks:
+            return digest(self.images.train, self.networks[name], self.pretraining)
+        run = self.runs[name]
+        return digest(self.digest_of(run.network), run, self.methods[run.method], self.mismatch, self.qat)
+
 
 def _known(name: str, among: dict[str, Any], key: str, what: str) -> None:
     if name not in among:

@@ -19,7 +19,7 @@ from odm.images.metrics import score
 from odm.images.prepared import Prepared
 from odm.quantization.cost import cost
 from odm.quantization.layer import quantized_layers
-from odm.settings import Settings, digest
+from odm.settings import Settings
 
 Scores = dict[str, dict[str, dict[str, float]]]
 
@@ -77,6 +77,7 @@ def _description(settings: Settings, name: str, network: torch.nn.Module, device
     layers = quantized_layers(network)
     shared = {
         "name": name,
+        "settings": settings.digest_of(name),
         "scale": network.scale,
         **{key: round(value, 6) for key, value in asdict(cost(network)).items()},
         "quantized_layers": list(layers),
@@ -97,7 +98,6 @@ def _description(settings: Settings, name: str, network: torch.nn.Module, device
             "activation_bits": 32,
             "seed": float_settings.seed,
             "coverage": None,
-            "settings": digest(settings.images, float_settings, settings.pretraining),
         }
     run_settings = settings.runs[name]
     method = settings.methods[run_settings.method]
@@ -108,12 +108,4 @@ def _description(settings: Settings, name: str, network: torch.nn.Module, device
         "activation_bits": run_settings.activation_bits,
         "seed": run_settings.seed,
         "coverage": method.coverage,
-        "settings": digest(
-            settings.images,
-            settings.networks[run_settings.network],
-            settings.pretraining,
-            run_settings,
-            method,
-            settings.qat,
-        ),
     }

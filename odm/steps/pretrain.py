@@ -37,9 +37,9 @@ def run(settings: Settings, name: str) -> None:
         training,
         Objective(),
         checkpoints / "last.safetensors",
-        fingerprint.identity(device, settings.threads, network_settings, training, fingerprint.of_header(data)),
+        fingerprint.identity(device, settings.threads, settings.digest_of(name), fingerprint.of_header(data)),
     )
-    weights.save(out / "weights.safetensors", network)
+    weights.save(out / "weights.safetensors", network, settings.digest_of(name))
     history.write(out / "history.csv", rows)
     shutil.rmtree(checkpoints)
     print(f"{out}/weights.safetensors: loss {rows[-1]['loss']:.3f} after {training.steps} steps")

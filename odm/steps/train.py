@@ -5,6 +5,7 @@ from pathlib import Path
 
 from odm import fingerprint, inference, seeds, weights
 from odm.device import device_of
+from odm.errors import OdmError
 from odm.files import read_json
 from odm.images.patches import Patches
 from odm.images.prepared import Prepared
@@ -34,7 +35,9 @@ def run(settings: Settings, name: str) -> None:
     batches = on_device(patches, device)
     network = inference.load(settings, run_settings.network, device)
     method = build(settings, run_settings, network)
-    measured = read_json(float_network / "mismatch.json")["layers"]
+    measured = read_json(float_network / "mismatch.json").get("layers", {})
+    if not set(method.names) <= measured.keys():
+        raise OdmError(f"{float_network}/mismatch.json: not of this network; run `odm mismatch {run_settings.network}`")
     # Batches after those that training will see: calibration and training share no patch by step.
     later = range(training.steps, training.steps + training.calibration_batches)
     method.prepare(measured, (batches(step)[0] for step in later))
@@ -52,16 +55,13 @@ def run(settings: Settings, name: str) -> None:
         fingerprint.identity(
             device,
             settings.threads,
-            run_settings,
-            settings.methods[run_settings.method],
-            network_settings,
-            training,
+            settings.digest_of(name),
             fingerprint.of_header(data),
             fingerprint.of_file(float_network / "weights.safetensors"),
             fingerprint.of_file(float_network / "mismatch.json"),
         ),
     )
-    weights.save(out / "weights.safetensors", network)
+    weights.save(out / "weights.safetensors", network, settings.digest_of(name))
     history.write(out / "history.csv", rows)
     shutil.rmtree(checkpoints)
     print(f"{out}/weights.safetensors: loss {rows[-1]['loss']:.3f} after {training.steps} steps")
