@@ -40,6 +40,7 @@ pretraining:
   rate: 0.001
   schedule: cosine
 
+mismatch: {batches: 2}
 qat:
   steps: 300
   batch: 8
@@ -174,7 +175,7 @@ DAMAGED: dict[str, tuple[bytes, list[str]]] = {
     "1e-9": (changed("rate: 0.001", "rate: 1e-9"), ["pretraining.rate: '1e-9' reads as text", "(0.000000001)"]),
     "a key twice": (
         changed("  w4a4_odm:", "  w4a4_plain:"),
-        [", line 40: not valid YAML: key 'w4a4_plain' is given twice"],
+        [", line 41: not valid YAML: key 'w4a4_plain' is given twice"],
     ),
     "a section twice": (SOUND.encode() + b"\nqat: {}\n", ["not valid YAML: key 'qat' is given twice"]),
     "an open bracket": (changed("[skimage_test]", "[skimage_test"), [", line 8: not valid YAML: "]),

@@ -25,6 +25,7 @@ def settings(**changes: Any) -> Settings:
         "images": {"train": ["skimage_train"], "test": ["photos"], "scales": [2], "folders": {"photos": "photos"}},
         "networks": {"tiny": {"backbone": "edsr", "channels": 32, "blocks": 4, "scale": 2}},
         "pretraining": training,
+        "mismatch": {"batches": 2},
         "qat": training,
         "methods": {"plain": {"kind": "plain"}, "odm": {"kind": "odm", "strength": 0.00001}},
         "runs": {
