@@ -14,9 +14,10 @@ from odm.errors import OdmError
 def whole(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it into place if the block succeeds, remove it if not.
 
-    A full disk, a folder that may not be written and the like are raised as OdmError.
+    The name is always the same, so that what a killed process left is written over by the next one. A full disk, a
+    folder that may not be written and the like are raised as OdmError.
     """
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside = path.with_name(f".{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield beside
