@@ -2,12 +2,15 @@
 
 import platform
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import nn
 
 from odm.errors import OdmError
 from odm.settings import Settings
+
+AnyModule = TypeVar("AnyModule", bound=nn.Module)
 
 
 def device_of(settings: Settings) -> torch.device:
@@ -24,7 +27,7 @@ def device_of(settings: Settings) -> torch.device:
     return device
 
 
-def placed(network: nn.Module, device: torch.device) -> nn.Module:
+def placed(network: AnyModule, device: torch.device) -> AnyModule:
     """The network on the device, channels last: the layout that convolutions and the quantizer are fastest in."""
     return network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 

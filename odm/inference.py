@@ -8,13 +8,14 @@ from torch import nn
 from odm import weights
 from odm.device import placed
 from odm.methods.build import build as build_method
+from odm.networks.backbone import Backbone
 from odm.networks.build import build as build_network
 from odm.settings import Settings
 
 Image = NDArray[np.uint8]
 
 
-def load(settings: Settings, name: str, device: torch.device) -> nn.Module:
+def load(settings: Settings, name: str, device: torch.device) -> Backbone:
     """A float network or a quantized run of the suite, ready for `upscale`."""
     if name in settings.networks:
         network = build_network(settings.networks[name])

@@ -5,7 +5,7 @@ import torch
 
 from odm.methods.build import build as build_method
 from odm.networks.build import build
-from odm.quantization.cost import cost
+from odm.networks.cost import cost
 from odm.settings import Network, Plain, Run
 
 

@@ -75,6 +75,7 @@ def write(made: Settings, name: str, psnr: list[float] | None = None, images: st
         "scale": made.networks[network].scale,
         "scores": scores(0.0),
         "parameters": 104_000,
+        "extra_storage_k": 0.0 if run is None else 0.016,
         "storage_k": 104.0 if run is None else 31.0 + 2.5 * bits[0],
         "gmac": 23.5,
         "bitops_t": 24.06 if run is None else 7 + 0.017 * bits[0] * bits[1],
@@ -143,7 +144,7 @@ def test_exact_row(made: Settings) -> None:
     assert shown[:6] == ["odm", "2/2", "3", "32.23 ± 0.10", "0.8058 ± 0.0025", "-0.77"]
     assert shown[6].startswith("+0.233 [+")
     assert shown[6].endswith("] to plain")
-    assert shown[7:] == ["8 (blocks)", "2 + 3", "7.07", "36.0", "104,000"]
+    assert shown[7:] == ["8 (blocks)", "2 + 3", "7.07", "36.0 + 0.016", "104,000"]
 
 
 def test_one_seed_has_no_spread_and_without_plain_float_is_the_baseline(made: Settings) -> None:

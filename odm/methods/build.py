@@ -1,15 +1,14 @@
 """From settings to a method; a new one is a file beside this and a line here."""
 
-from torch import nn
-
 from odm.methods.odm import Odm
 from odm.methods.plain import Plain
+from odm.networks.backbone import Backbone
 from odm.settings import Run, Settings
 
 METHODS: dict[str, type[Plain]] = {"plain": Plain, "odm": Odm}
 
 
-def build(settings: Settings, run: Run, network: nn.Module) -> Plain:
+def build(settings: Settings, run: Run, network: Backbone) -> Plain:
     """The method of a run, around the float network that it will quantize in place."""
     method = settings.methods[run.method]
     return METHODS[method.kind](network, method, run)

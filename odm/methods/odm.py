@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from odm.methods.plain import Plain
+from odm.networks.backbone import Backbone
 from odm.quantization.offsets import Offset, choose, measured_scale, measured_shift
 from odm.settings import Odm as Settings
 from odm.settings import Run
@@ -16,7 +17,9 @@ from odm.training import cooperation
 class Odm(Plain):
     """Cooperative variance regularization and selective distribution offsets."""
 
-    def __init__(self, network: nn.Module, settings: Settings, run: Run) -> None:
+    STEP_COST = 1.75
+
+    def __init__(self, network: Backbone, settings: Settings, run: Run) -> None:
         super().__init__(network, settings, run)
         self.odm = settings
         self.gradients: dict[str, tuple[Tensor, Tensor]] = {}

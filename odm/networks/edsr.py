@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from odm.networks.backbone import Backbone
+
 # Mean colour of DIV2K, in 0-255.
 MEAN = (114.444, 111.4605, 103.02)
 
@@ -17,8 +19,8 @@ class Block(nn.Module):
         return x + self.conv2(torch.relu(self.conv1(x)))
 
 
-class Edsr(nn.Module):
-    """Images of shape (N, 3, H, W) in 0-255 to (N, 3, scale H, scale W)."""
+class Edsr(Backbone):
+    """Head, residual blocks with one long skip, upsampler, tail; the mean colour is taken off and added again."""
 
     def __init__(self, channels: int, blocks: int, scale: int) -> None:
         super().__init__()
@@ -46,6 +48,6 @@ class Edsr(nn.Module):
         return self.tail(self.upsampler(shallow + self.last(deep))) + self.mean
 
     def quantizable(self, coverage: str) -> list[str]:
-        """Names of the convolutions to quantize: `blocks` (the paper's coverage as read) or `body` (and its last)."""
+        """`blocks`: both convolutions of each (the paper's coverage as read); `body`: and the last one after them."""
         names = [f"blocks.{index}.conv{part}" for index in range(len(self.blocks)) for part in (1, 2)]
         return [*names, "last"] if coverage == "body" else names

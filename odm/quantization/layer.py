@@ -1,7 +1,5 @@
 """The quantized layer: a convolution, its two quantizers and, where chosen, an offset."""
 
-from collections.abc import Iterator
-
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -46,7 +44,3 @@ class QuantizedConv2d(nn.Module):
 def quantized_layers(network: nn.Module) -> dict[str, QuantizedConv2d]:
     """The quantized layers of a network by name, in the order of the network."""
     return {name: module for name, module in network.named_modules() if isinstance(module, QuantizedConv2d)}
-
-
-def quantizers(network: nn.Module) -> Iterator[ActivationQuantizer]:
-    return (layer.activation for layer in quantized_layers(network).values())

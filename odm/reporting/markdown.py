@@ -35,7 +35,7 @@ def _reading(suite: Suite) -> str:
         f"{CONFIDENCE:.0%} interval over images (paired bootstrap, percentiles of {RESAMPLES} resamples). "
         "It says nothing about seeds.",
         "BitOPs: multiplications x bits of weight x bits of activation for a 1280x720 output, 32 x 32 where float. "
-        "Storage: thousands of 32-bit numbers.",
+        "Storage: thousands of 32-bit numbers, of the network + of its ranges and offsets.",
         f"{MISSING} a run is not finished: its row is empty, and no mean is taken without it.",
         "Seconds per image depend on the machine and are in `timings.csv`; all digits are in `tables.csv`.",
     )
@@ -83,7 +83,7 @@ def _row(line: dict[str, Any]) -> dict[str, str]:
         "Quantized layers": f"{line['quantized_layers']} ({line['coverage']})" if measured else "",
         "Shift + scale": f"{line['shift_layers']} + {line['scale_layers']}" if measured else "",
         "BitOPs (T)": _text(line.get("bitops_t"), ".2f"),
-        "Storage (K)": _text(line.get("storage_k"), ".1f"),
+        "Storage (K)": _text(line.get("storage_k"), ".1f") + (f" + {line['extra_storage_k']:.3f}" if measured else ""),
         "Parameters": _text(line.get("parameters"), ",d"),
     }
 

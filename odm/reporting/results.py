@@ -42,6 +42,7 @@ class Metrics(BaseModel):
     bicubic: Scores | None = None
     parameters: int
     storage_k: float
+    extra_storage_k: float
     gmac: float
     bitops_t: float
     quantized_layers: list[str] = []

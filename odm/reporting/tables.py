@@ -22,6 +22,7 @@ DIGITS = {
     "bitops_t": 4,
     "gmac": 4,
     "storage_k": 4,
+    "extra_storage_k": 4,
     "seconds_per_image": 4,
 }
 
@@ -114,6 +115,7 @@ def _cost(metrics: Metrics) -> dict[str, Any]:
         "bitops_t": metrics.bitops_t,
         "gmac": metrics.gmac,
         "storage_k": metrics.storage_k,
+        "extra_storage_k": metrics.extra_storage_k,
         "parameters": metrics.parameters,
     }
 
@@ -126,7 +128,7 @@ SCORE_COLUMNS = [
     *("scale", "network", "method", "weight_bits", "activation_bits", "set"),
     *("images", "seeds", "finished", "missing", "psnr", "psnr_spread", "ssim", "ssim_spread", "delta_float"),
     *("against", "difference", "difference_low", "difference_high", "quantized_layers", "coverage"),
-    *("shift_layers", "scale_layers", "bitops_t", "gmac", "storage_k", "parameters"),
+    *("shift_layers", "scale_layers", "bitops_t", "gmac", "storage_k", "extra_storage_k", "parameters"),
 ]
 
 

@@ -8,12 +8,9 @@ from torch import nn
 
 from odm.device import cpu_name, device_of, placed
 from odm.images.catalogue import CATALOGUE, Packaged
+from odm.methods.build import METHODS
 from odm.networks.build import build
 from odm.settings import Settings
-
-# Cost of a quantization-aware step as a multiple of the float step timed here: `benchmarks/steps.py` measures both.
-QAT_STEP = {"plain": 1.2}
-OTHER_QAT_STEP = 1.8
 
 
 def run(settings: Settings) -> None:
@@ -41,7 +38,7 @@ def run(settings: Settings) -> None:
         )
     for run_settings in settings.runs.values():
         kind = settings.methods[run_settings.method].kind
-        seconds += step[run_settings.network]["qat"] * QAT_STEP.get(kind, OTHER_QAT_STEP) * settings.qat.steps
+        seconds += step[run_settings.network]["qat"] * METHODS[kind].STEP_COST * settings.qat.steps
     print(f"  {len(settings.runs)} runs of {settings.qat.steps} steps each")
     where = (
         torch.cuda.get_device_name(device)

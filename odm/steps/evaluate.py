@@ -17,7 +17,8 @@ from odm.files import write_json
 from odm.images.imresize import imresize
 from odm.images.metrics import score
 from odm.images.prepared import Prepared
-from odm.quantization.cost import cost
+from odm.networks.backbone import Backbone
+from odm.networks.cost import cost
 from odm.quantization.layer import quantized_layers
 from odm.settings import Settings
 
@@ -28,7 +29,7 @@ def run(settings: Settings, name: str) -> None:
     device = device_of(settings)
     prepared = Prepared(settings.results / "data" / "test.safetensors")
     network = inference.load(settings, name, device)
-    scale: int = network.scale  # type: ignore[assignment]
+    scale = network.scale
 
     scores: Scores = {}
     bicubic: Scores = {}
@@ -73,7 +74,7 @@ def _score(output: inference.Image, high: inference.Image, scale: int, what: str
     return {key: round(value, 6) for key, value in found.items()}
 
 
-def _description(settings: Settings, name: str, network: torch.nn.Module, device: torch.device) -> dict[str, Any]:
+def _description(settings: Settings, name: str, network: Backbone, device: torch.device) -> dict[str, Any]:
     layers = quantized_layers(network)
     shared = {
         "name": name,

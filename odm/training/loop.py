@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from odm.settings import Training
 from odm.training import checkpoint
 from odm.training.objective import Objective
 from odm.training.progress import Progress
@@ -16,8 +17,8 @@ from odm.training.progress import Progress
 Batches = Callable[[int], tuple[Tensor, Tensor]]
 
 
-def rate_at(step: int, settings: Any) -> float:
-    """Share of the first learning rate that is left at a step (`settings.Training`)."""
+def rate_at(step: int, settings: Training) -> float:
+    """Share of the first learning rate that is left at a step ."""
     if settings.schedule == "cosine":
         return 0.5 * (1 + math.cos(math.pi * step / settings.steps))
     return 0.5 ** (step // settings.halve_every)
@@ -27,7 +28,7 @@ def fit(
     network: nn.Module,
     batches: Batches,
     groups: Sequence[dict[str, Any]],
-    settings: Any,
+    settings: Training,
     objective: Objective,
     saved: Path,
     identity: str,
@@ -36,7 +37,6 @@ def fit(
 
     Args:
         groups: parameter groups for Adam, each with its first `lr`.
-        settings: a `settings.Training`.
         identity: digest of all that the result depends on.
     """
     optimizer = torch.optim.Adam(groups, betas=(0.9, 0.999), eps=1e-8)

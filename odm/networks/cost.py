@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from odm.networks.backbone import Backbone
 from odm.quantization.layer import QuantizedConv2d
 
 FLOAT_BITS = 32
@@ -32,7 +33,7 @@ class Cost:
     bitops_t: float
 
 
-def cost(network: nn.Module) -> Cost:
+def cost(network: Backbone) -> Cost:
     """Count a float or quantized network of `scale`; nothing is learned or changed."""
     layers = [module for module in network.modules() if isinstance(module, QuantizedConv2d)]
     wrapped = {layer.conv for layer in layers}
@@ -58,8 +59,7 @@ def cost(network: nn.Module) -> Cost:
     finally:
         for handle in handles:
             handle.remove()
-    scale: int = network.scale  # type: ignore[assignment]
-    to_reference = REFERENCE_PIXELS / (PROBE * scale) ** 2
+    to_reference = REFERENCE_PIXELS / (PROBE * network.scale) ** 2
 
     def bits(module: nn.Module) -> int:
         return module.weight.bits * module.activation.bits if isinstance(module, QuantizedConv2d) else FLOAT_BITS**2
