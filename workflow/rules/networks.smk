@@ -51,6 +51,7 @@ rule evaluate_network:
         src=sources("evaluate"),
     output:
         metrics=f"{NETWORK}/metrics.json",
+        summary=f"{NETWORK}/summary.json",
         timing=f"{NETWORK}/timing.json",
     log:
         f"{LOGS}/evaluate/{{network}}.log",

@@ -30,6 +30,7 @@ rule evaluate_run:
         src=sources("evaluate"),
     output:
         metrics=f"{RUN}/metrics.json",
+        summary=f"{RUN}/summary.json",
         timing=f"{RUN}/timing.json",
     log:
         f"{LOGS}/evaluate/{{run}}.log",

@@ -80,8 +80,15 @@ def of_network(name):
 
 def of_networks_and_runs():
     """All that networks and runs leave behind."""
-    network_files = ["weights.safetensors", "history.csv", "mismatch.json", "metrics.json", "timing.json"]
-    run_files = ["weights.safetensors", "history.csv", "metrics.json", "timing.json"]
+    network_files = [
+        "weights.safetensors",
+        "history.csv",
+        "mismatch.json",
+        "metrics.json",
+        "summary.json",
+        "timing.json",
+    ]
+    run_files = ["weights.safetensors", "history.csv", "metrics.json", "summary.json", "timing.json"]
     return [
         *(f"{NETWORK.format(network=network)}/{file}" for network in SETTINGS.networks for file in network_files),
         *(f"{RUN.format(run=run)}/{file}" for run in SETTINGS.runs for file in run_files),
