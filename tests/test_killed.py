@@ -16,7 +16,7 @@ SETTINGS = {
     "threads": 1,
     "images": {"train": ["skimage_train"], "test": ["skimage_test"], "scales": [2]},
     "networks": {"net": {"backbone": "edsr", "channels": 8, "blocks": 2, "scale": 2}},
-    "pretraining": {"steps": 240, "batch": 2, "patch": 16, "rate": 0.001, "schedule": "cosine", "log_every": 20},
+    "pretraining": {"steps": 160, "batch": 2, "patch": 16, "rate": 0.001, "schedule": "cosine", "log_every": 20},
     "mismatch": {"batches": 2},
     "qat": {
         "steps": 120,
@@ -37,14 +37,28 @@ SETTINGS = {
 JOBS = {"pretrain net": Path("results/killed/networks/net"), "train odm_2": Path("results/killed/runs/odm_2")}
 
 
-def start(folder: Path, job: str) -> subprocess.Popen[bytes]:
-    return subprocess.Popen([sys.executable, "-m", "odm.cli", *job.split()], cwd=folder, stdout=subprocess.DEVNULL)
+def start(folder: Path, job: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "odm.cli", *job.split()]
+    return subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True)
+
+
+def kill(folder: Path, job: str, rows: int, later: float) -> None:
+    """SIGKILL, which no process can answer: `later` seconds after so many rows of history were reported."""
+    process = start(folder, job)
+    assert process.stdout is not None
+    while rows and (line := process.stdout.readline()):
+        rows -= line.startswith("step ")
+    time.sleep(later)
+    process.kill()
+    process.communicate()
 
 
 def finish(folder: Path, job: str) -> float:
     """Seconds that a job took."""
     began = time.monotonic()
-    assert start(folder, job).wait() == 0
+    process = start(folder, job)
+    process.communicate()
+    assert process.returncode == 0
     return time.monotonic() - began
 
 
@@ -66,25 +80,20 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow
 @pytest.mark.parametrize("job", JOBS)
 def test_killed_at_random_moments(project: Path, job: str) -> None:
-    """Five moments each; every kill is by SIGKILL, which no process can answer."""
+    """Five moments each: one while the job starts, four anywhere between its first row and its last write."""
     out = project / JOBS[job]
     took = finish(project, job)
     undisturbed = made(out)
     assert len(undisturbed) == 2
     moments = random.Random(job)
-    killed_while_training = 0
-    for _ in range(5):
+    rows = len((out / "history.csv").read_text().splitlines()) - 1
+    for at in (0, *(moments.randint(1, rows) for _ in range(4))):
         for name in undisturbed:
-            (out / name).unlink()
-        process = start(project, job)
-        time.sleep(moments.uniform(0.2, 0.95) * took)
-        process.kill()
-        process.wait()
-        killed_while_training += (project / "checkpoints").exists() and any((project / "checkpoints").rglob("last.*"))
+            (out / name).unlink(missing_ok=True)
+        kill(project, job, at, moments.uniform(0, 0.1) if at else moments.uniform(0, took))
         finish(project, job)
         assert not list(out.glob(".*"))  # a write that was cut short leaves nothing for ever
         assert made(out) == undisturbed
-    assert killed_while_training  # some moments came after a checkpoint
     assert not any((project / "checkpoints").rglob("last.*"))
 
 
@@ -97,5 +106,7 @@ def test_four_side_by_side_equal_one_after_another(project: Path) -> None:
     alone = {run: made(results / run) for run in SETTINGS["runs"]}
     shutil.rmtree(results)
     processes = [start(project, f"train {run}") for run in SETTINGS["runs"]]
-    assert [process.wait() for process in processes] == [0] * 4
+    for process in processes:
+        process.communicate()
+        assert process.returncode == 0
     assert {run: made(results / run) for run in SETTINGS["runs"]} == alone
