@@ -42,7 +42,7 @@ def stepper(kind: str, options: argparse.Namespace) -> Callable[[], None]:
         optimizer = torch.optim.Adam(network.parameters())
         method = None
     else:
-        found = observe(network, network.quantizable("body"), [low], lambda _, x: of_activation(x, 99))
+        found = observe(network, network.placement("body").layers, [low], lambda _, x: of_activation(x, 99))
         layers = {name: measured(average(each)) for name, each in found.items()}
         run = Run(network="n", method=kind, weight_bits=2, activation_bits=2)
         method = METHODS[kind](network, METHOD_SETTINGS[kind], run)

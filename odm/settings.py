@@ -99,7 +99,17 @@ class Mismatch(Strict):
     """The range noted beside them runs from this percentile's mirror to the percentile."""
 
 
-class Quantization(Strict):
+class MethodSettings(Strict):
+    """What every method has."""
+
+    coverage: Literal["blocks", "body", "shortcuts"] = "blocks"
+    """Quantized layers: those of the residual blocks; also the body's last one; or, as PAMS and DDTB have it,
+    shortcuts and outputs of blocks instead of the first convolution's input."""
+    range_rate: Annotated[float, Field(gt=0)] | None = None
+    """Rate of ranges and offsets, as a multiple of the weights'; that of `qat` if absent."""
+
+
+class Quantization(MethodSettings):
     """What every method that trains with learned ranges shares."""
 
     percentile: Percentile = 99.0
@@ -110,8 +120,6 @@ class Quantization(Strict):
     weight_range: Literal["max", "percentile"] = "max"
     """f(W): the largest |W|, or a percentile of |W|; taken anew from the weights at each step."""
     weight_percentile: Percentile = 99.0
-    coverage: Literal["blocks", "body"] = "blocks"
-    """Quantized convolutions: those of the residual blocks, or also the body's last one."""
 
 
 class Plain(Quantization):

@@ -35,7 +35,7 @@ def test_edsr_baseline_costs_what_is_published(scale, bits, storage_k, gmac, bit
     if bits < 32:
         run = Run(network="n", method="plain", weight_bits=bits, activation_bits=bits)
         method = build_method(Suite, run, network)
-        method._convert({})
+        method._convert(method._activations(), {})
         assert len(method.layers) == 32
     found = cost(network)
     assert found.storage_k == pytest.approx(storage_k, abs=0.005)
@@ -61,5 +61,5 @@ def test_the_seed_alone_decides_the_first_weights():
 
 def test_body_coverage_adds_the_last_convolution():
     network = edsr()
-    assert len(network.quantizable("blocks")) == 32
-    assert network.quantizable("body")[32:] == ["last"]
+    assert len(network.placement("blocks").layers) == 32
+    assert network.placement("body").layers[32:] == ["last"]

@@ -67,9 +67,9 @@ class Odm(Plain):
     def theta(self) -> dict[str, list[nn.Parameter]]:
         """By layer, what the regularizer may move: weights and biases of convolutions, never ranges or offsets."""
         return {
-            name.removesuffix(".conv"): list(module.parameters(recurse=False))
+            name.removesuffix(".layer"): list(module.parameters(recurse=False))
             for name, module in self.network.named_modules()
-            if isinstance(module, nn.Conv2d)
+            if isinstance(module, nn.Conv2d | nn.Linear)
         }
 
     def measure(self) -> dict[str, float]:

@@ -1,14 +1,16 @@
 """What a network costs, computed from its graph: parameters, storage, multiplications and bit operations."""
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from odm.networks.backbone import Backbone
-from odm.quantization.layer import QuantizedConv2d
+from odm.quantization.layer import FLOAT_BITS, QuantizedLayer
+from odm.quantization.offsets import Offset
+from odm.quantization.quantizer import ActivationQuantizer
 
-FLOAT_BITS = 32
 # The output that operations are counted for, as the literature does: 1280 x 720.
 REFERENCE_PIXELS = 1280 * 720
 # Side of the image that is really run; padding makes counts proportional to the area.
@@ -35,22 +37,22 @@ class Cost:
 
 def cost(network: Backbone) -> Cost:
     """Count a float or quantized network of `scale`; nothing is learned or changed."""
-    layers = [module for module in network.modules() if isinstance(module, QuantizedConv2d)]
-    wrapped = {layer.conv for layer in layers}
-    extras = [part for layer in layers for part in (layer.activation, layer.offset) if part is not None]
+    layers = [module for module in network.modules() if isinstance(module, QuantizedLayer)]
+    wrapped = {layer.layer for layer in layers}
+    extras = [module for module in network.modules() if isinstance(module, ActivationQuantizer | Offset)]
     extra_parameters = {parameter for part in extras for parameter in part.parameters()}
     parameters = sum(each.numel() for each in network.parameters() if each not in extra_parameters)
-    saved = sum(layer.conv.weight.numel() * (1 - layer.weight.bits / FLOAT_BITS) for layer in layers)
-    extra = sum(2 + _offset_storage(layer) for layer in layers)
+    saved = sum(layer.layer.weight.numel() * (1 - layer.bits[0] / FLOAT_BITS) for layer in layers)
+    extra = sum(each.storage() for each in extras)
 
     macs: dict[nn.Module, int] = {}
 
     def count(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        conv = module.conv if isinstance(module, QuantizedConv2d) else module
+        conv = module.layer if isinstance(module, QuantizedLayer) else module
         macs[module] = macs.get(module, 0) + output.numel() * conv.weight[0].numel()  # type: ignore[index]
 
     counted = [
-        each for each in network.modules() if isinstance(each, QuantizedConv2d | nn.Conv2d) and each not in wrapped
+        each for each in network.modules() if isinstance(each, QuantizedLayer | nn.Conv2d) and each not in wrapped
     ]
     handles = [module.register_forward_hook(count) for module in counted]
     try:
@@ -62,7 +64,7 @@ def cost(network: Backbone) -> Cost:
     to_reference = REFERENCE_PIXELS / (PROBE * network.scale) ** 2
 
     def bits(module: nn.Module) -> int:
-        return module.weight.bits * module.activation.bits if isinstance(module, QuantizedConv2d) else FLOAT_BITS**2
+        return math.prod(module.bits) if isinstance(module, QuantizedLayer) else FLOAT_BITS**2
 
     return Cost(
         parameters=parameters,
@@ -71,9 +73,3 @@ def cost(network: Backbone) -> Cost:
         gmac=sum(macs.values()) * to_reference / 1e9,
         bitops_t=sum(each * bits(module) for module, each in macs.items()) * to_reference / 1e12,
     )
-
-
-def _offset_storage(layer: QuantizedConv2d) -> float:
-    if layer.offset is None:
-        return 0
-    return sum(each.numel() for each in layer.offset.parameters()) * layer.offset.bits / FLOAT_BITS

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from odm.quantization.statistics import range_of
+
 
 class _Quantize(torch.autograd.Function):
     """Value and gradients of Eq. 1 in one pass.
@@ -82,19 +84,53 @@ def ranges_fixed() -> Iterator[None]:
 
 
 class ActivationQuantizer(nn.Module):
-    """A learned range [lower, upper], one a layer and the same for every image."""
+    """What quantizes an activation; the methods differ in it."""
+
+    def __init__(self, bits: int) -> None:
+        super().__init__()
+        self.bits = bits
+
+    def observe(self, x: Tensor) -> Tensor:
+        """What calibration keeps of a batch of the float network's activations; nothing here."""
+        return x.new_empty(0)
+
+    def start(self, seen: Tensor) -> None:
+        """Take the first state from what was kept, one row a batch."""
+
+    def settle(self) -> None:
+        """Restore what must hold after an optimizer step."""
+
+    def at_floor(self) -> bool:
+        """Whether `settle` holds a range open."""
+        return False
+
+    def storage(self) -> float:
+        """Numbers of 32 bits that inference must keep."""
+        return sum(each.numel() for each in self.parameters())
+
+
+class LearnedRange(ActivationQuantizer):
+    """Eq. 1 with a learned range [lower, upper], one a layer and the same for every image."""
 
     # Least width of a range, relative to the first one; a narrower one would divide by nothing.
     FLOOR = 0.001
 
-    def __init__(self, bits: int, residual: bool = True) -> None:
-        super().__init__()
-        self.bits = bits
+    def __init__(self, bits: int, residual: bool = True, percentile: float = 99.0) -> None:
+        super().__init__(bits)
         self.residual = residual
+        self.percentile = percentile
         self.lower = nn.Parameter(torch.tensor(0.0))
         self.upper = nn.Parameter(torch.tensor(1.0))
         self.register_buffer("least", torch.tensor(self.FLOOR))
         self.least: Tensor
+
+    def observe(self, x: Tensor) -> Tensor:
+        """The percentile's mirror and the percentile."""
+        return torch.tensor(range_of(x, self.percentile))
+
+    def start(self, seen: Tensor) -> None:
+        """The mean over batches of each bound."""
+        self.set_range(*seen.mean(0).tolist())
 
     @torch.no_grad()
     def set_range(self, lower: float, upper: float) -> None:
@@ -105,12 +141,11 @@ class ActivationQuantizer(nn.Module):
         self.least.fill_(self.FLOOR * width)
 
     @torch.no_grad()
-    def keep_apart(self) -> None:
-        """Hold upper - lower at or above its floor after an optimizer step."""
+    def settle(self) -> None:
+        """Hold upper - lower at or above its floor."""
         self.upper.clamp_(min=self.lower + self.least)
 
     def at_floor(self) -> bool:
-        """Whether the floor holds the range open."""
         return bool(self.upper - self.lower <= self.least * 1.001)
 
     @property
@@ -131,7 +166,7 @@ class ActivationQuantizer(nn.Module):
 
 
 class WeightQuantizer(nn.Module):
-    """A symmetric range [-f(W), f(W)] taken from the weights at each step, one a layer, without gradient.
+    """Eq. 1 with a symmetric range [-f(W), f(W)] taken from the weights at each step, one a layer, without gradient.
 
     The levels are odd multiples of s / 2: none of them is zero. At 2 bits they are -u, -u/3, u/3 and u.
     """

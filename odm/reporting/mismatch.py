@@ -50,7 +50,7 @@ def chosen(suite: Suite, network: str, layers: Mapping[str, Layer]) -> Chosen:
     if not methods:
         return Chosen([], [], "no method of the suite has offsets")
     name, method = max(methods.items(), key=lambda item: item[1].offsets.share)
-    covered: list[str] = build(suite.settings.networks[network]).quantizable(method.coverage)
+    covered = build(suite.settings.networks[network]).placement(method.coverage).layers
     if missing := [layer for layer in covered if layer not in layers]:
         path = results.folder(suite.settings, network) / "mismatch.json"
         raise OdmError(f"{path}: lacks the layer {missing[0]}; run `odm mismatch {network}` again")

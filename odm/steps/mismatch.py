@@ -26,7 +26,7 @@ def run(settings: Settings, name: str) -> None:
     batches = on_device(patches, device)
     lows = (batches(step)[0] for step in range(settings.mismatch.batches))
     # The widest coverage, so that methods with any coverage find their layers here.
-    names = network.quantizable("body")
+    names = network.placement("body").layers
     percentile = settings.mismatch.percentile
     found = observe(network, names, lows, lambda _name, x: of_activation(x, percentile))
 

@@ -48,6 +48,7 @@ def fit(
             for group, first in zip(optimizer.param_groups, first_rates, strict=True):
                 group["lr"] = first * rate_at(step, settings)
             low, high = batches(step)
+            objective.begin(step)
             optimizer.zero_grad()
             loss = (network(low) - high).abs().mean()
             objective.backward(loss)
