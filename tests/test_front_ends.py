@@ -30,9 +30,9 @@ Graph = dict[str, Job]  # by command
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of what both tools read, and the working directory."""
-    for name in ["odm", "workflow", "suites"]:
+    for name in ["odm", "profiles", "workflow", "suites"]:
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ["dvc.yaml", "params.yaml", ".dvcignore"]:
+    for name in ["Snakefile", "dvc.yaml", "params.yaml", ".dvcignore"]:
         shutil.copy(ROOT / name, tmp_path)
     (tmp_path / ".dvc").mkdir()
     (tmp_path / ".dvc" / "config").write_text((ROOT / ".dvc" / "config").read_text() + "    no_scm = true\n")
@@ -52,7 +52,7 @@ def snakemake_graph(project: Path) -> Graph:
     from snakemake.settings.types import DAGSettings, OutputSettings, ResourceSettings
 
     with SnakemakeApi(OutputSettings(quiet={Quietness.ALL})) as api:
-        workflow = api.workflow(ResourceSettings(cores=1), snakefile=project / "workflow" / "Snakefile")
+        workflow = api.workflow(ResourceSettings(cores=1), snakefile=project / "Snakefile")
         workflow.dag(DAGSettings(targets={"all"}, forceall=True)).execute_workflow(executor="dryrun")
         jobs = [job for job in workflow._workflow.dag.jobs if job.rule.name != "all"]
         return {
@@ -189,7 +189,7 @@ def run(*command: str) -> subprocess.CompletedProcess[str]:
 def test_the_bare_command_finds_rules_and_profile(project: Path) -> None:
     done = run("snakemake", "--dry-run")
     assert done.returncode == 0, done.stderr
-    assert "workflow/profiles/default" in done.stderr
+    assert "profiles/default" in done.stderr
 
 
 def test_damaged_settings_stop_snakemake_with_their_message(project: Path) -> None:
@@ -207,5 +207,5 @@ def test_rules_pass_the_linter(project: Path) -> None:
 
 
 def test_rules_are_formatted(project: Path) -> None:
-    done = run("snakefmt", "--check", "--line-length", "120", "workflow")
+    done = run("snakefmt", "--check", "--line-length", "120", "Snakefile", "workflow")
     assert done.returncode == 0, done.stdout + done.stderr
