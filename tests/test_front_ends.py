@@ -13,6 +13,8 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parents[1]
+# What gathers images, before `odm data` writes them to one file.
+GATHERING = ["archive", "catalogue", "download", "imresize", "reading", "transfer"]
 SUITES = sorted(path.stem for path in (ROOT / "suites").glob("*.yaml"))
 
 
@@ -170,7 +172,7 @@ def imported(module: Path, seen: set[Path]) -> set[Path]:
 def test_an_edit_of_anything_a_step_imports_runs_it_again(project: Path) -> None:
     # The wording of errors decides no result; what gathers images does so only through the file that `odm data` writes.
     errors = {ROOT / "odm" / "errors.py"}
-    gathers = {ROOT / "odm" / "images" / f"{name}.py" for name in ["catalogue", "download", "imresize", "reading"]}
+    gathers = {ROOT / "odm" / "images" / f"{name}.py" for name in GATHERING}
     missing = set()
     for command, job in snakemake_graph(project).items():
         step = command.split()[1]

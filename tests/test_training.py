@@ -10,13 +10,13 @@ from odm.methods.build import METHODS
 from odm.networks.build import build
 from odm.quantization.layer import quantized_layers
 from odm.quantization.statistics import average, observe, of_activation
-from odm.settings import Cooperation, Network, Odm, Offsets, Plain, Qat, Run, Training
+from odm.settings import Cooperation, Edsr, Odm, Offsets, Plain, Qat, Run, Training
 from odm.training.batches import on_device
 from odm.training.loop import fit, rate_at
 from odm.training.objective import Objective
 
 CPU = torch.device("cpu")
-NETWORK = Network(backbone="edsr", channels=8, blocks=2, scale=2)
+NETWORK = Edsr(backbone="edsr", channels=8, blocks=2, scale=2)
 QAT = Qat(steps=12, batch=2, patch=12, rate=0.001, schedule="cosine", log_every=4, calibration_batches=4)
 PLAIN = Plain(kind="plain")
 ODM = Odm(kind="odm", strength=0.01, offsets=Offsets(share=0.5))

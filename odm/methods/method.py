@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from odm.networks.backbone import Backbone
 from odm.quantization.convert import calibrate, convert
-from odm.quantization.layer import quantized_layers
+from odm.quantization.layer import FLOAT_BITS, quantized_layers
 from odm.quantization.offsets import Offset
 from odm.quantization.quantizer import ActivationQuantizer
 from odm.settings import MethodSettings, Qat, Run
@@ -35,8 +35,9 @@ class Method(Objective):
             layers: what the mismatch step measured, by layer.
             batches: low-resolution batches, (N, 3, H, W) in 0-255.
         """
-        offsets = self.offsets({name: layers[name] for name in self.names})
         activations = self._activations()
+        # An offset corrects what is quantized: where nothing is there is none.
+        offsets = self.offsets({name: layers[name] for name in self.names if activations[name] is not None})
         calibrate(self.network, activations, offsets, batches)
         self._convert(activations, offsets)
 
@@ -63,25 +64,35 @@ class Method(Objective):
 
     def _activations(self) -> dict[str, ActivationQuantizer | None]:
         placement = self.placement
+        if self.run.activation_bits == FLOAT_BITS:
+            return dict.fromkeys((*placement.layers, *placement.weights_only))
         return {name: self.activation(name) for name in (*placement.layers, *placement.sites)} | dict.fromkeys(
             placement.weights_only
         )
 
+    def _weight(self) -> nn.Module | None:
+        return None if self.run.weight_bits == FLOAT_BITS else self.weight()
+
     def _convert(self, activations: Mapping[str, ActivationQuantizer | None], offsets: Mapping[str, Offset]) -> None:
-        convert(self.network, activations, self.weight, offsets)
+        convert(self.network, activations, self._weight, offsets)
         self.layers = quantized_layers(self.network)
         self.quantizers = [each for each in self.network.modules() if isinstance(each, ActivationQuantizer)]
 
     def parameter_groups(self, qat: Qat) -> list[dict[str, Any]]:
-        """Adam's groups: weights and biases, and the ranges and offsets, which learn `range_rate` times as fast."""
-        offsets = [layer.offset for layer in self.layers.values() if layer.offset is not None]
-        corrections = {parameter for each in (*self.quantizers, *offsets) for parameter in each.parameters()}
+        """Adam's groups: the network's own parameters, and the corrections, which learn `range_rate` times as fast."""
+        corrections = self.corrections()
         weights = [parameter for parameter in self.network.parameters() if parameter not in corrections]
         ordered = [parameter for parameter in self.network.parameters() if parameter in corrections]
+        rate = qat.rate * (self.settings.range_rate or qat.range_rate)
         return [
             {"params": weights, "lr": qat.rate},
-            {"params": ordered, "lr": qat.rate * (self.settings.range_rate or qat.range_rate)},
+            {"params": ordered, "lr": rate, "constant": self.settings.range_schedule == "constant"},
         ]
+
+    def corrections(self) -> set[nn.Parameter]:
+        """What quantization adds and learns: ranges and offsets, and what a weight's quantizer learns."""
+        parts = [part for layer in self.layers.values() for part in (layer.weight, layer.offset) if part is not None]
+        return {parameter for part in (*self.quantizers, *parts) for parameter in part.parameters()}
 
     def settle(self) -> None:
         for quantizer in self.quantizers:
@@ -122,6 +133,8 @@ class Method(Objective):
                     ]
                 )
             )
-        names = ("deviation", "mismatch", "mean_spread", "deviation_spread")
         narrow = sum(quantizer.at_floor() for quantizer in self.quantizers)
+        if not rows:
+            return {"narrow": narrow}
+        names = ("deviation", "mismatch", "mean_spread", "deviation_spread")
         return {"narrow": narrow} | dict(zip(names, torch.stack(rows).mean(0).tolist(), strict=True))

@@ -19,4 +19,7 @@ class Plain(Method):
         return LearnedRange(self.run.activation_bits, self.plain.residual_gradient, self.plain.percentile)
 
     def weight(self) -> nn.Module:
-        return WeightQuantizer(self.run.weight_bits, self.plain.weight_range, self.plain.weight_percentile)
+        settings = self.plain
+        return WeightQuantizer(
+            self.run.weight_bits, settings.weight_range, settings.weight_percentile, settings.weight_range_gradient
+        )

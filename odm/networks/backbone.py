@@ -1,8 +1,13 @@
-"""What every network here is to the rest of the code."""
+"""What every network here is to the rest of the code, and the parts that several share."""
 
 from dataclasses import dataclass, field
 
-from torch import nn
+from torch import Tensor, nn
+
+from odm.errors import OdmError
+
+# Mean colour of DIV2K, in 0-255.
+MEAN = (114.444, 111.4605, 103.02)
 
 
 @dataclass(frozen=True)
@@ -25,7 +30,39 @@ class Backbone(nn.Module):
 
     scale: int
     features: nn.Identity
+    blocks: nn.ModuleList
+    # Images are padded inside until both sides are multiples of this.
+    multiple = 1
 
     def placement(self, coverage: str) -> Placement:
         """Where a coverage of the settings quantizes."""
         raise NotImplementedError
+
+    def without_body(self) -> None:
+        """Take out, in place, the blocks that every coverage quantizes: the shallow features go on past them."""
+        if not hasattr(self, "blocks"):
+            raise OdmError(f"no_body: {type(self).__name__} names no blocks to leave out; write its `without_body`")
+        self.blocks = nn.ModuleList()
+
+
+class Product(nn.Module):
+    """The matrix product of two activations: a module, so that costs count it. It is not quantized."""
+
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        return a @ b
+
+
+def stages(scale: int) -> list[int]:
+    """The factors by which an upsampler enlarges, one after another."""
+    return {2: [2], 3: [3], 4: [2, 2]}[scale]
+
+
+def upsampler(channels: int, scale: int) -> nn.Sequential:
+    """A convolution and a pixel shuffle for each stage; (N, C, H, W) to (N, C, scale H, scale W)."""
+    return nn.Sequential(
+        *(
+            layer
+            for factor in stages(scale)
+            for layer in (nn.Conv2d(channels, channels * factor**2, 3, padding=1), nn.PixelShuffle(factor))
+        )
+    )

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from odm.networks.backbone import Backbone
+from odm.networks.backbone import Backbone, Product
 from odm.quantization.layer import FLOAT_BITS, QuantizedLayer
 from odm.quantization.offsets import Offset
-from odm.quantization.quantizer import ActivationQuantizer
+from odm.quantization.quantizer import ActivationQuantizer, WeightQuantizer
 
 # The output that operations are counted for, as the literature does: 1280 x 720.
 REFERENCE_PIXELS = 1280 * 720
-# Side of the image that is really run; padding makes counts proportional to the area.
+# Least side of the image that is really run; padding makes counts proportional to the area.
 PROBE = 24
 
 
@@ -23,9 +23,11 @@ class Cost:
 
     parameters: learned numbers of the float network.
     storage_k: thousands of 32-bit equivalents; a quantized weight counts as bits / 32, all else as 1.
-    extra_storage_k: the same unit, for what quantization adds: ranges as 1, offsets as their bits / 32.
-    gmac: 10^9 multiply-accumulates of convolutions for a 1280x720 output.
-    bitops_t: 10^12 bit operations for it: a multiply-accumulate counts as weight bits x activation bits.
+    extra_storage_k: the same unit, for what quantization adds: bounds and gammas as 1, offsets as their bits / 32.
+    gmac: 10^9 multiply-accumulates of convolutions, linear layers and products of attention for a 1280x720 output.
+    bitops_t: 10^12 bit operations for it: a multiply-accumulate counts as weight bits x activation bits,
+        those of attention, which stays float, as 32 x 32.
+    extra_bitops_t: the same unit, for the float operations in which some quantizers find their levels at test time.
     """
 
     parameters: int
@@ -33,13 +35,15 @@ class Cost:
     extra_storage_k: float
     gmac: float
     bitops_t: float
+    extra_bitops_t: float
 
 
 def cost(network: Backbone) -> Cost:
     """Count a float or quantized network of `scale`; nothing is learned or changed."""
     layers = [module for module in network.modules() if isinstance(module, QuantizedLayer)]
     wrapped = {layer.layer for layer in layers}
-    extras = [module for module in network.modules() if isinstance(module, ActivationQuantizer | Offset)]
+    added = ActivationQuantizer | WeightQuantizer | Offset
+    extras = [module for module in network.modules() if isinstance(module, added)]
     extra_parameters = {parameter for part in extras for parameter in part.parameters()}
     parameters = sum(each.numel() for each in network.parameters() if each not in extra_parameters)
     saved = sum(layer.layer.weight.numel() * (1 - layer.bits[0] / FLOAT_BITS) for layer in layers)
@@ -48,20 +52,37 @@ def cost(network: Backbone) -> Cost:
     macs: dict[nn.Module, int] = {}
 
     def count(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        conv = module.layer if isinstance(module, QuantizedLayer) else module
-        macs[module] = macs.get(module, 0) + output.numel() * conv.weight[0].numel()  # type: ignore[index]
+        if isinstance(module, Product):
+            each = inputs[0].shape[-1]
+        else:
+            layer = module.layer if isinstance(module, QuantizedLayer) else module
+            each = layer.weight[0].numel()  # type: ignore[index]
+        macs[module] = macs.get(module, 0) + output.numel() * each
 
-    counted = [
-        each for each in network.modules() if isinstance(each, QuantizedLayer | nn.Conv2d) and each not in wrapped
-    ]
+    extra_operations = 0
+
+    def count_extra(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        nonlocal extra_operations
+        assert isinstance(module, ActivationQuantizer)
+        extra_operations += output.numel() * module.operations()
+
+    kinds = QuantizedLayer | nn.Conv2d | nn.Linear | Product
+    counted = [each for each in network.modules() if isinstance(each, kinds) and each not in wrapped]
+    side = math.ceil(PROBE / network.multiple) * network.multiple  # as windows fill a large image
+    training = network.training
+    network.eval()
     handles = [module.register_forward_hook(count) for module in counted]
+    handles += [
+        module.register_forward_hook(count_extra) for module in extras if isinstance(module, ActivationQuantizer)
+    ]
     try:
         with torch.inference_mode():
-            network(next(network.parameters()).new_zeros(1, 3, PROBE, PROBE))
+            network(next(network.parameters()).new_zeros(1, 3, side, side))
     finally:
+        network.train(training)
         for handle in handles:
             handle.remove()
-    to_reference = REFERENCE_PIXELS / (PROBE * network.scale) ** 2
+    to_reference = REFERENCE_PIXELS / (side * network.scale) ** 2
 
     def bits(module: nn.Module) -> int:
         return math.prod(module.bits) if isinstance(module, QuantizedLayer) else FLOAT_BITS**2
@@ -72,4 +93,5 @@ def cost(network: Backbone) -> Cost:
         extra_storage_k=extra / 1e3,
         gmac=sum(macs.values()) * to_reference / 1e9,
         bitops_t=sum(each * bits(module) for module, each in macs.items()) * to_reference / 1e12,
+        extra_bitops_t=extra_operations * FLOAT_BITS**2 * to_reference / 1e12,
     )

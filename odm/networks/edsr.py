@@ -3,10 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from odm.networks.backbone import Backbone, Placement
-
-# Mean colour of DIV2K, in 0-255.
-MEAN = (114.444, 111.4605, 103.02)
+from odm.networks.backbone import MEAN, Backbone, Placement, upsampler
 
 
 class Block(nn.Module):
@@ -33,14 +30,7 @@ class Edsr(Backbone):
         self.blocks = nn.ModuleList(Block(channels) for _ in range(blocks))
         self.last = nn.Conv2d(channels, channels, 3, padding=1)
         self.features = nn.Identity()
-        stages = {2: [2], 3: [3], 4: [2, 2]}[scale]
-        self.upsampler = nn.Sequential(
-            *(
-                layer
-                for factor in stages
-                for layer in (nn.Conv2d(channels, channels * factor**2, 3, padding=1), nn.PixelShuffle(factor))
-            )
-        )
+        self.upsampler = upsampler(channels, scale)
         self.tail = nn.Conv2d(channels, 3, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -53,6 +43,7 @@ class Edsr(Backbone):
     def placement(self, coverage: str) -> Placement:
         """`blocks`: both convolutions of each (the paper's coverage as read); `body`: and the last one after them.
 
+        `dense` says something of RDN alone and is `blocks` here.
         `shortcuts`: as PAMS and DDTB have it, shortcuts and outputs of blocks instead of the first convolution's input.
         """
         blocks = [f"blocks.{index}" for index in range(len(self.blocks))]

@@ -14,7 +14,7 @@ from odm.quantization.statistics import observe
 def convert(
     network: nn.Module,
     activations: Mapping[str, ActivationQuantizer | None],
-    weight: Callable[[], nn.Module],
+    weight: Callable[[], nn.Module | None],
     offsets: Mapping[str, Offset],
 ) -> None:
     """Put quantizers into the network, in place.
@@ -22,7 +22,7 @@ def convert(
     Args:
         activations: by the name of a module: that of a layer gets the quantizer for its input (none: the weights
             alone are quantized), an `nn.Identity` is replaced by it.
-        weight: makes a weight quantizer, one a layer.
+        weight: makes a weight quantizer, one a layer; none leaves the weights in float.
         offsets: by the name of a layer.
     """
     for name, activation in activations.items():

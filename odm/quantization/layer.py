@@ -5,6 +5,7 @@ from torch.nn import functional
 
 from odm.quantization.offsets import Offset
 from odm.quantization.quantizer import ActivationQuantizer
+from odm.quantization.statistics import channels_first
 
 FLOAT_BITS = 32
 
@@ -12,14 +13,14 @@ FLOAT_BITS = 32
 class QuantizedLayer(nn.Module):
     """q(W) * q(x): a float layer put behind its quantizers; its weights keep learning.
 
-    `activation` is None where the weights alone are quantized.
+    `activation` is None where the weights alone are quantized, `weight` where the activations alone are.
     """
 
     def __init__(
         self,
         layer: nn.Conv2d | nn.Linear,
         activation: ActivationQuantizer | None,
-        weight: nn.Module,
+        weight: nn.Module | None,
         offset: Offset | None = None,
     ) -> None:
         super().__init__()
@@ -27,30 +28,33 @@ class QuantizedLayer(nn.Module):
         self.activation = activation
         self.weight = weight
         self.offset = offset
-        # The layer's last input before offset and quantizer, kept for regularizers and for the history when asked.
+        # The layer's last input before offset and quantizer, channels on axis 1 in a linear layer too
+        # (`channels_first`), kept for regularizers and for the history when asked.
         self.keeps_input = False
         self.input: Tensor | None = None
 
     @property
     def bits(self) -> tuple[int, int]:
         """Of weights and of activations."""
-        return self.weight.bits, FLOAT_BITS if self.activation is None else self.activation.bits  # type: ignore[return-value]
+        return tuple(FLOAT_BITS if each is None else each.bits for each in (self.weight, self.activation))  # type: ignore[return-value]
 
     def corrected(self, x: Tensor) -> Tensor:
-        """What the quantizer sees."""
+        """What the quantizer sees of an input, channels on axis 1."""
         return x if self.offset is None else self.offset(x)
 
     def forward(self, x: Tensor) -> Tensor:
+        layer = self.layer
+        shape = x.shape
+        x = channels_first(layer, x)
         if self.keeps_input:
             self.input = x
         if self.activation is not None:
             x = self.activation(self.corrected(x))
             if self.offset is not None and self.offset.undone:
                 x = self.offset.undo(x)
-        layer = self.layer
-        weight = self.weight(layer.weight)
+        weight = layer.weight if self.weight is None else self.weight(layer.weight)
         if isinstance(layer, nn.Linear):
-            return functional.linear(x, weight, layer.bias)
+            return functional.linear(x[..., 0].transpose(1, 2).reshape(shape), weight, layer.bias)
         return functional.conv2d(x, weight, layer.bias, layer.stride, layer.padding, layer.dilation, layer.groups)
 
     def extra_repr(self) -> str:

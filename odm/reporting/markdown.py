@@ -71,7 +71,7 @@ def _row(line: dict[str, Any]) -> dict[str, str]:
     seeds = line["seeds"]
     if missing and seeds is not None:
         seeds = f"{line['finished']} of {seeds} {MISSING}"
-    measured = quantized and "quantized_layers" in line
+    measured = quantized and bool(line.get("quantized_layers"))
     return {
         "Method": line["method"],
         "W/A": "" if line["weight_bits"] is None else f"{line['weight_bits']}/{line['activation_bits']}",
@@ -198,8 +198,8 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, str]:
 
 def _value(value: Any) -> str:
     """As params.yaml would say it."""
-    if isinstance(value, bool):
-        return str(value).lower()
+    if value is None or isinstance(value, bool):
+        return "null" if value is None else str(value).lower()
     return np.format_float_positional(value, trim="-") if isinstance(value, float) else str(value)
 
 

@@ -45,6 +45,7 @@ class Metrics(BaseModel):
     extra_storage_k: float
     gmac: float
     bitops_t: float
+    extra_bitops_t: float = 0.0
     quantized_layers: list[str] = []
     coverage: str | None = None
     offsets: dict[str, list[str]] = {}
@@ -147,12 +148,11 @@ class Suite:
         return [result for row in self.all_rows() for result in row.results]
 
     def baseline(self, row: Row) -> Row:
-        """What a quantized row is held against: the plain method at the same bits if there is one, else float."""
+        """What a quantized row is held against: the first plain method at the same bits if there is one, else float."""
         bits = (row.weight_bits, row.activation_bits)
-        if not self._is_plain(row):
-            for other in self.of_network(row.network):
-                if (other.weight_bits, other.activation_bits) == bits and self._is_plain(other):
-                    return other
+        for other in self.of_network(row.network):
+            if (other.weight_bits, other.activation_bits) == bits and self._is_plain(other):
+                return self.networks[row.network] if other is row else other
         return self.networks[row.network]
 
     def _is_plain(self, row: Row) -> bool:
