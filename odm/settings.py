@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints, ValidationError, model_validator
 
 from odm.errors import OdmError
 from odm.files import write_text
@@ -125,7 +125,60 @@ class Swinir(NetworkSettings):
         return self
 
 
-Network = Annotated[Edsr | Rdn | Srresnet | Swinir, Field(discriminator="backbone")]
+class Custom(NetworkSettings):
+    """A network of your own, from a Python file; every coverage is its `layers`."""
+
+    backbone: Literal["custom"]
+    module: str
+    """The Python file; like `weights`, from the project's folder."""
+    build: str
+    """The name in it of the network's class, or of a function that returns the network."""
+    arguments: dict[str, JsonValue] = {}
+    """What that is called with, by name."""
+    weights: str | None = None
+    """Trained weights: a safetensors file, or a checkpoint of torch with nothing but weights. `odm pretrain` takes
+    them over; without them it trains the network."""
+    digest: str | None = None
+    """Of the contents of both files. Steps refuse files that have another, and writing it here runs the network's jobs
+    again, in Snakemake and in DVC."""
+    layers: list[str] = Field(min_length=1)
+    """Convolutions and linear layers to quantize: names in the network, or patterns (`body.*.conv?`)."""
+    value_range: Literal["0-1", "0-255"]
+    """What white and black are to it."""
+    features: str = "features"
+    """The module whose output enters the upsampler; methods that distil look at it."""
+    multiple: Positive = 1
+    """Images are padded by reflection until both sides are multiples of this, and the output is cut."""
+
+    def contents(self) -> str:
+        """Digest of the files' contents. OdmError if one cannot be read."""
+        found = []
+        for key, file in (("module", self.module), ("weights", self.weights)):
+            if file is not None:
+                try:
+                    with Path(file).expanduser().open("rb") as content:
+                        found.append(hashlib.file_digest(content, "sha256").hexdigest())
+                except OSError as error:
+                    raise OdmError(f"{key}: {file}: {error.strerror or error}; correct it") from None
+        return f"sha256:{hashlib.sha256(' '.join(found).encode()).hexdigest()[:16]}"
+
+
+Network = Annotated[Edsr | Rdn | Srresnet | Swinir | Custom, Field(discriminator="backbone")]
+
+
+class Dial(Strict):
+    """The mismatch dial: a float network with the function of another and channels further apart."""
+
+    network: Name
+    """The pretrained network that it is made from."""
+    strength: Annotated[float, Field(ge=0, le=5)]
+    """How far apart: the standard deviation of the logarithm of a channel's factor, or of what is added to it in
+    units of the layer. 0 changes nothing."""
+    kind: Literal["scale", "shift"] = "scale"
+    """`scale` multiplies channels between two layers, `shift` adds to them where that is exact: of the backbones here
+    only in swinir."""
+    seed: int = 1
+    """Of the factors; those of one seed are the same at all strengths but for the strength."""
 
 
 class Training(Strict):
@@ -396,8 +449,13 @@ class Settings(Strict):
     threads: Positive = 1
     """CPU threads a job computes with. Results depend on it in the last bits, so it counts as a setting;
     one a job and several jobs side by side is fastest on few cores."""
+    allow_cpu: bool = False
+    """Whether a CPU may train what would take it more than half a day a job; no result depends on it."""
     images: Images
     networks: dict[Name, Network] = Field(min_length=1)
+    dials: dict[Name, Dial] = {}
+    """Networks made from those of `networks`, without training; they are measured, quantized and scored like them.
+    To be written out where there is none, `dials: {}`: DVC knows no defaults."""
     pretraining: Training
     mismatch: Mismatch
     qat: Qat
@@ -406,18 +464,22 @@ class Settings(Strict):
 
     @model_validator(mode="after")
     def _names_refer_to_something(self) -> "Settings":
+        for name, dial in self.dials.items():
+            _known(dial.network, self.networks, f"dials.{name}.network", "network")
+            if name in self.networks:
+                raise ValueError(f"dials.{name}: a network has the same name; rename one of them")
         for name, run in self.runs.items():
-            _known(run.network, self.networks, f"runs.{name}.network", "network")
+            _known(run.network, self.networks | self.dials, f"runs.{name}.network", "network")
             _known(run.method, self.methods, f"runs.{name}.method", "method")
             if self.methods[run.method].kind == "no_body" and (run.weight_bits, run.activation_bits) != (32, 32):
                 raise ValueError(f"runs.{name}: a method of kind 'no_body' quantizes nothing; both bits should be 32")
-            network, coverage = self.networks[run.network], self.methods[run.method].coverage
+            network, coverage = self.network_of(run.network), self.methods[run.method].coverage
             if coverage not in network.coverages:
                 raise ValueError(
                     f"methods.{run.method}.coverage: {network.backbone}, which runs.{name} quantizes, has no "
                     f"'{coverage}'{nearest(coverage, network.coverages)}"
                 )
-            if name in self.networks:
+            if name in self.floats:
                 raise ValueError(f"runs.{name}: a network has the same name; rename one of them")
         for name, network in self.networks.items():
             if network.scale not in self.images.scales:
@@ -447,10 +509,25 @@ class Settings(Strict):
         """Where this suite writes."""
         return Path("results") / self.suite
 
+    @property
+    def floats(self) -> list[str]:
+        """All float networks: those that are pretrained, then those that a dial makes from them."""
+        return [*self.networks, *self.dials]
+
+    def base_of(self, name: str) -> str:
+        """The pretrained network that a float network is or is made from."""
+        return self.dials[name].network if name in self.dials else name
+
+    def network_of(self, name: str) -> Network:
+        """How a float network is built: a dial's as its base."""
+        return self.networks[self.base_of(name)]
+
     def digest_of(self, name: str) -> str:
-        """Digest of all settings that the weights of a network or run depend on."""
+        """Digest of all settings that the weights of a network, dial or run depend on."""
         if name in self.networks:
             return digest(self.images.train, self.networks[name], self.pretraining)
+        if name in self.dials:
+            return digest(self.digest_of(self.dials[name].network), self.dials[name])
         run = self.runs[name]
         return digest(self.digest_of(run.network), run, self.methods[run.method], self.mismatch, self.qat)
 
@@ -500,9 +577,28 @@ def load(path: Path = PARAMS) -> Settings:
     if not isinstance(content, dict):
         raise OdmError(f"{path}: should be a mapping of keys to values; see suites/quick.yaml")
     try:
-        return Settings.model_validate(content)
+        settings = Settings.model_validate(content)
     except ValidationError as error:
         raise OdmError(f"{path}: {_first_line(error, content)}") from None
+    for name, network in settings.networks.items():
+        if isinstance(network, Custom):
+            _are_those_meant(network, f"{path}: networks.{name}")
+    return settings
+
+
+def _are_those_meant(network: Custom, key: str) -> None:
+    """OdmError if the files of a network have another digest than the settings say: results would be of either."""
+    try:
+        found = network.contents()
+    except OdmError as error:
+        raise OdmError(f"{key}.{error}") from None
+    if network.digest is None:
+        raise OdmError(f"{key}.digest: missing; add 'digest: {found}', which stands for the contents of its files")
+    if network.digest != found:
+        files = " and ".join(each for each in (network.module, network.weights) if each is not None)
+        raise OdmError(
+            f"{key}.digest: {files} now give {found}, not {network.digest}; write that there to run its jobs again"
+        )
 
 
 _WORDS = {

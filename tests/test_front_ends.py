@@ -118,14 +118,15 @@ def test_both_tools_have_the_same_graph(suite: str, project: Path) -> None:
 def test_a_suite_runs_each_of_its_networks_and_runs(suite: str, project: Path) -> None:
     put_in_force(project, suite)
     settings = yaml.safe_load((project / "params.yaml").read_text())
-    networks, runs = len(settings["networks"]), len(settings["runs"])
+    networks, dials, runs = (len(settings[key]) for key in ("networks", "dials", "runs"))
     steps = Counter(command.split()[1] for command in snakemake_graph(project))
     assert steps == {
         "data": 2,
         "pretrain": networks,
-        "mismatch": networks,
+        **({"dial": dials} if dials else {}),
+        "mismatch": networks + dials,
         "train": runs,
-        "evaluate": networks + runs,
+        "evaluate": networks + dials + runs,
         "tables": 1,
         "figures": 1,
     }

@@ -24,6 +24,8 @@ class Packaged:
     """A set that comes inside an installed Python package: no download."""
 
     images: tuple[PackagedImage, ...]
+    area: int
+    """Pixels of all its images."""
     package: str = "skimage"
     folder: str = "data"
     distribution: str = "scikit-image"
@@ -74,6 +76,8 @@ class Benchmark:
     """`odm.images.reading.set_digest` of its images, whatever they are called and whichever format they are kept in."""
     greys: frozenset[str] = frozenset()
     """SHA-256 of the pixels of those that have one channel; the others have three, be they equal."""
+    area: int = 0
+    """Pixels of all its images, to foresee what they take on disk; of DIV2K from its mean image, 1972 x 1437."""
 
 
 def _benchmark_layouts(*names: str) -> tuple[str, ...]:
@@ -158,7 +162,8 @@ CATALOGUE: dict[str, Packaged | Benchmark] = {
                 "public domain (NASA)",
                 "9a3ea9548188f81e63435188456e74de45a981ebeb791e265abe79a26d3b528b",
             ),
-        )
+        ),
+        area=2_148_424,
     ),
     "skimage_test": Packaged(
         (
@@ -177,7 +182,8 @@ CATALOGUE: dict[str, Packaged | Benchmark] = {
                 "CC0 (Rachel Michetti)",
                 "0ce2b51640b9c95f19617f03eabf40c3f0368589cc1ee1190b70966165ac184f",
             ),
-        )
+        ),
+        area=637_444,
     ),
     "set5": Benchmark(
         5,
@@ -185,6 +191,7 @@ CATALOGUE: dict[str, Packaged | Benchmark] = {
         _benchmark_layouts("Set5"),
         _benchmark_download("Set5"),
         pixels="8052ff9cc35454b9f9382513f53d725c60d342314788630f89f668e4011b083f",
+        area=567_456,
     ),
     "set14": Benchmark(
         14,
@@ -192,6 +199,7 @@ CATALOGUE: dict[str, Packaged | Benchmark] = {
         _benchmark_layouts("Set14"),
         _benchmark_download("Set14"),
         pixels="46bfc089f9a189790eb879496e8f9fef36eb4edbbac88db27c75b3ff49f89ed3",
+        area=3_222_840,
         greys=frozenset({"5dcb11614ab9734cbe24263b7abadf879df0c54a7b3b950de7f046d905fc4fa5"}),  # `bridge`
     ),
     # BSD100 is the `val` folder of BSDS500.
@@ -201,6 +209,7 @@ CATALOGUE: dict[str, Packaged | Benchmark] = {
         _benchmark_layouts("B100", "BSD100") + _berkeley("val"),
         _benchmark_download("BSD100", edsr_name="B100", otherwise=_berkeley_download("val")),
         pixels="f34884c4026a6d4a54f81deff8bdcae08dd625c8d91cea7c59bf5ee4e067c973",
+        area=15_440_100,
     ),
     "urban100": Benchmark(
         100,
@@ -208,6 +217,7 @@ CATALOGUE: dict[str, Packaged | Benchmark] = {
         _benchmark_layouts("Urban100"),
         _benchmark_download("Urban100", "md5:65d9d84a34b72c6f7ca1e26a12df1e4c"),
         pixels="07622c27b936a343488516ce09eb0004fe8099d0cc68b68f2cc8aa8caa242baa",
+        area=77_431_360,
     ),
     "div2k_train": Benchmark(
         800,
@@ -216,6 +226,7 @@ CATALOGUE: dict[str, Packaged | Benchmark] = {
         _div2k_download("train", 3530603713, "9d0b9c463f6e35b6c62cc6a930ee2224f670b34c1df841a57670f9acf0f6c335"),
         # The layout of EDSR keeps the validation images in the same folder.
         numbers=range(1, 801),
+        area=800 * 1972 * 1437,
     ),
     "div2k_valid": Benchmark(
         100,
@@ -223,6 +234,7 @@ CATALOGUE: dict[str, Packaged | Benchmark] = {
         ("DIV2K_valid_HR", "DIV2K/DIV2K_valid_HR", "train/DIV2K_valid_HR", "DIV2K/valid/HR", "DIV2K/DIV2K_train_HR"),
         _div2k_download("valid", 448993893, "20dd31fd84d777bc1cf5d6b7654a3f569c0aec74458ae094122ad1d0489900fc"),
         numbers=range(801, 901),
+        area=100 * 1972 * 1437,
     ),
     "bsds500_train": Benchmark(
         199,
@@ -231,6 +243,7 @@ CATALOGUE: dict[str, Packaged | Benchmark] = {
         _berkeley_download("train"),
         left_out=frozenset({"302003"}),  # Set5's `woman`
         pixels="6560eae32a1b2c64afdc3fd7f853dfa7867f7421030ac0585fa1e3188671247e",
+        area=30_725_799,
     ),
     "bsds500_test": Benchmark(
         200,
@@ -238,6 +251,7 @@ CATALOGUE: dict[str, Packaged | Benchmark] = {
         ("BSDS500_test", "train/BSDS500_test", *_berkeley("test")),
         _berkeley_download("test"),
         pixels="5966f569d9aecc497be00c543b8635dcf713650dcbdd278ccffdf319737dcfa0",
+        area=30_880_200,
     ),
-    "cid22": Benchmark(249, "CC BY-SA 4.0", ("CID22_512", "train/CID22_512", "CID22")),
+    "cid22": Benchmark(249, "CC BY-SA 4.0", ("CID22_512", "train/CID22_512", "CID22"), area=249 * 512 * 512),
 }

@@ -22,6 +22,21 @@ class Placement:
     """`nn.Identity` modules whose value is quantized: shortcuts and outputs of blocks."""
 
 
+@dataclass(frozen=True)
+class Pair:
+    """Two layers with nothing but a positively homogeneous function between: scaling a channel of the one and dividing
+    the weights that the other has for it changes no output. For the mismatch dial."""
+
+    first: str
+    """Convolution, linear layer or normalization; nothing but the seconds of its pairs takes its output."""
+    second: str
+    """Convolution or linear layer, of one group."""
+    start: int = 0
+    """Where among its input channels those of the first begin."""
+    shifts: bool = False
+    """Whether constants pass too: nothing at all lies between, and the second, which has a bias, pads nothing."""
+
+
 class Backbone(nn.Module):
     """Images of shape (N, 3, H, W) in 0-255 to (N, 3, scale H, scale W).
 
@@ -37,6 +52,10 @@ class Backbone(nn.Module):
     def placement(self, coverage: str) -> Placement:
         """Where a coverage of the settings quantizes."""
         raise NotImplementedError
+
+    def pairs(self) -> list[Pair]:
+        """Where the mismatch dial acts; none if not said otherwise."""
+        return []
 
     def without_body(self) -> None:
         """Take out, in place, the blocks that every coverage quantizes: the shallow features go on past them."""

@@ -6,6 +6,7 @@ import torch
 
 from odm import seeds
 from odm.networks.backbone import Backbone
+from odm.networks.custom import Custom
 from odm.networks.edsr import Edsr
 from odm.networks.rdn import Rdn
 from odm.networks.srresnet import Srresnet
@@ -13,7 +14,13 @@ from odm.networks.swinir import Swinir
 from odm.settings import Network
 
 # Each takes its settings by name, less the seed.
-BACKBONES: dict[str, Callable[..., Backbone]] = {"edsr": Edsr, "rdn": Rdn, "srresnet": Srresnet, "swinir": Swinir}
+BACKBONES: dict[str, Callable[..., Backbone]] = {
+    "edsr": Edsr,
+    "rdn": Rdn,
+    "srresnet": Srresnet,
+    "swinir": Swinir,
+    "custom": Custom,
+}
 
 
 def build(settings: Network) -> Backbone:

@@ -54,6 +54,9 @@ def cost(network: Backbone) -> Cost:
     def count(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         if isinstance(module, Product):
             each = inputs[0].shape[-1]
+        elif isinstance(module, nn.ConvTranspose2d):  # each value of its input meets all its weights
+            macs[module] = macs.get(module, 0) + inputs[0].numel() * module.weight[0].numel()
+            return
         else:
             layer = module.layer if isinstance(module, QuantizedLayer) else module
             each = layer.weight[0].numel()  # type: ignore[index]
@@ -66,7 +69,7 @@ def cost(network: Backbone) -> Cost:
         assert isinstance(module, ActivationQuantizer)
         extra_operations += output.numel() * module.operations()
 
-    kinds = QuantizedLayer | nn.Conv2d | nn.Linear | Product
+    kinds = QuantizedLayer | nn.Conv2d | nn.ConvTranspose2d | nn.Linear | Product
     counted = [each for each in network.modules() if isinstance(each, kinds) and each not in wrapped]
     side = math.ceil(PROBE / network.multiple) * network.multiple  # as windows fill a large image
     training = network.training

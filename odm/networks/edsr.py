@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from odm.networks.backbone import MEAN, Backbone, Placement, upsampler
+from odm.networks.backbone import MEAN, Backbone, Pair, Placement, upsampler
 
 
 class Block(nn.Module):
@@ -55,3 +55,7 @@ class Edsr(Backbone):
             )
         layers = [f"{block}.{conv}" for block in blocks for conv in ("conv1", "conv2")]
         return Placement([*layers, "last"] if coverage == "body" else layers)
+
+    def pairs(self) -> list[Pair]:
+        """The two convolutions of each block, a ReLU between them."""
+        return [Pair(f"blocks.{index}.conv1", f"blocks.{index}.conv2") for index in range(len(self.blocks))]

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from odm.networks.backbone import MEAN, Backbone, Placement, upsampler
+from odm.networks.backbone import MEAN, Backbone, Pair, Placement, upsampler
 
 
 class Block(nn.Module):
@@ -84,3 +84,14 @@ class Rdn(Backbone):
                 sites=[f"blocks.{index}.input" for index in range(len(self.blocks))],
             )
         return Placement(layers)
+
+    def pairs(self) -> list[Pair]:
+        """Each dense layer, a ReLU, and all that see its output: the dense layers after it and the block's fusion."""
+        found = []
+        for index, block in enumerate(self.blocks):
+            dense: nn.ModuleList = block.dense  # type: ignore[assignment]
+            names = [f"blocks.{index}.dense.{each}" for each in range(len(dense))]
+            for place, name in enumerate(names):
+                start: int = dense[place].in_channels  # type: ignore[assignment]
+                found += [Pair(name, later, start) for later in (*names[place + 1 :], f"blocks.{index}.fusion")]
+        return found

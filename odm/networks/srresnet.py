@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from odm.networks.backbone import MEAN, Backbone, Placement, stages
+from odm.networks.backbone import MEAN, Backbone, Pair, Placement, stages
 
 
 def _convolution(inputs: int, outputs: int, side: int) -> nn.Conv2d:
@@ -37,6 +37,7 @@ class Srresnet(Backbone):
     def __init__(self, channels: int, blocks: int, batch_norm: bool, scale: int) -> None:
         super().__init__()
         self.scale = scale
+        self.batch_norm = batch_norm
         self.mean: Tensor
         self.register_buffer("mean", torch.tensor(MEAN).view(1, 3, 1, 1), persistent=False)
         self.activation = nn.PReLU()
@@ -66,3 +67,8 @@ class Srresnet(Backbone):
         """
         layers = [f"blocks.{index}.{conv}" for index in range(len(self.blocks)) for conv in ("conv1", "conv2")]
         return Placement([*layers, "last"] if coverage == "body" else layers)
+
+    def pairs(self) -> list[Pair]:
+        """Of each block the first convolution, or its normalization, and the second; a PReLU lies between."""
+        first = "norm1" if self.batch_norm else "conv1"
+        return [Pair(f"blocks.{index}.{first}", f"blocks.{index}.conv2") for index in range(len(self.blocks))]

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from odm.errors import OdmError
-from odm.networks.backbone import MEAN, Backbone, Placement, Product
+from odm.networks.backbone import MEAN, Backbone, Pair, Placement, Product
 
 
 class Layer(nn.Module):
@@ -149,3 +149,11 @@ class Swinir(Backbone):
             if coverage == "body":
                 layers.append(f"blocks.{index}.conv")
         return Placement([*layers, "last"] if coverage == "body" else layers)
+
+    def pairs(self) -> list[Pair]:
+        """Each normalization and the linear layer on it: nothing lies between and nothing is padded."""
+        layers = [name for name, module in self.named_modules() if isinstance(module, Layer)]
+        joined = (("norm1", "qkv"), ("norm2", "fc1"))
+        return [
+            Pair(f"{layer}.{first}", f"{layer}.{second}", shifts=True) for layer in layers for first, second in joined
+        ]

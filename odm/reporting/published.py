@@ -5,7 +5,7 @@ from importlib.resources import files
 
 import pandas as pd
 
-from odm.settings import Method, Settings
+from odm.settings import Edsr, Method, Settings
 
 MARKS = {
     "S": "read in a repository, its README or an abstract",
@@ -66,7 +66,8 @@ def read() -> pd.DataFrame:
 def same_network(settings: Settings, network: str) -> bool:
     """Whether a network is the published EDSR-baseline: 64 channels, 16 blocks, trained on DIV2K."""
     ours = settings.networks[network]
-    return (ours.backbone, ours.channels, ours.blocks) == ("edsr", 64, 16) and settings.images.train == ["div2k_train"]
+    same = isinstance(ours, Edsr) and (ours.channels, ours.blocks) == (64, 16)
+    return same and settings.images.train == ["div2k_train"]
 
 
 def psnr(answer: Counterpart, scale: int, weight_bits: int, activation_bits: int, images: str) -> str | None:
