@@ -20,9 +20,14 @@ from odm.device import cpu_name, placed
 from odm.methods.build import METHODS
 from odm.networks.build import build
 from odm.quantization.statistics import average, observe, of_activation
-from odm.settings import Network, Odm, Plain, Run
+from odm.settings import Edsr, Odm, OdmEccv, PerChannel, Plain, Run
 
-METHOD_SETTINGS = {"plain": Plain(kind="plain"), "odm": Odm(kind="odm")}
+METHOD_SETTINGS = {
+    "plain": Plain(kind="plain"),
+    "odm": Odm(kind="odm"),
+    "odm_eccv": OdmEccv(kind="odm_eccv"),
+    "per_channel": PerChannel(kind="per_channel"),
+}
 KINDS = ("float", *METHOD_SETTINGS)
 
 
@@ -30,7 +35,7 @@ def stepper(kind: str, options: argparse.Namespace) -> Callable[[], None]:
     """A whole training step of a kind: forward, backward, optimizer."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    settings = Network(backbone="edsr", channels=options.channels, blocks=options.blocks, scale=options.scale)
+    settings = Edsr(backbone="edsr", channels=options.channels, blocks=options.blocks, scale=options.scale)
     network = placed(build(settings), torch.device("cpu"))
     low = (
         torch.rand(options.batch, 3, options.patch, options.patch)
@@ -42,7 +47,7 @@ def stepper(kind: str, options: argparse.Namespace) -> Callable[[], None]:
         optimizer = torch.optim.Adam(network.parameters())
         method = None
     else:
-        found = observe(network, network.quantizable("body"), [low], lambda _, x: of_activation(x, 99))
+        found = observe(network, network.placement("body").layers, [low], lambda _, x: of_activation(x, 99))
         layers = {name: measured(average(each)) for name, each in found.items()}
         run = Run(network="n", method=kind, weight_bits=2, activation_bits=2)
         method = METHODS[kind](network, METHOD_SETTINGS[kind], run)

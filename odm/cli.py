@@ -35,7 +35,13 @@ def _of(kind: str, name: str) -> str:
     from odm.settings import load, nearest
 
     settings = load()
-    known = [*settings.networks, *settings.runs] if kind == "network or run" else list(getattr(settings, f"{kind}s"))
+    known = {
+        "network": list(settings.networks),
+        "dial": list(settings.dials),
+        "network or dial": settings.floats,
+        "run": list(settings.runs),
+        "network or run": [*settings.floats, *settings.runs],
+    }[kind]
     if name not in known:
         raise OdmError(f"params.yaml: no {kind} is called '{name}'{nearest(name, known)}")
     return name
@@ -54,9 +60,17 @@ def pretrain(network: NetworkName) -> None:
 
 
 @app.command()
-def mismatch(network: NetworkName) -> None:
+def dial(name: Annotated[str, typer.Argument(help="A name under `dials` in params.yaml.")]) -> None:
+    """Make a float network of equal function whose channels lie further apart."""
+    _step("dial", _of("dial", name))
+
+
+@app.command()
+def mismatch(
+    network: Annotated[str, typer.Argument(help="A name under `networks` or `dials` in params.yaml.")],
+) -> None:
     """Measure the distribution mismatch of a float network's layers."""
-    _step("mismatch", _of("network", network))
+    _step("mismatch", _of("network or dial", network))
 
 
 @app.command()
@@ -66,7 +80,7 @@ def train(run: RunName) -> None:
 
 
 @app.command()
-def evaluate(name: Annotated[str, typer.Argument(help="A network or a run of params.yaml.")]) -> None:
+def evaluate(name: Annotated[str, typer.Argument(help="A network, a dial or a run of params.yaml.")]) -> None:
     """Score a network or run on the test images."""
     _step("evaluate", _of("network or run", name))
 
@@ -87,7 +101,7 @@ def figures() -> None:
 def upscale(
     image: Annotated[Path, typer.Argument(help="An image file.")],
     name: Annotated[
-        str, typer.Option("--with", help="A network or run of params.yaml; the last run if not given.")
+        str, typer.Option("--with", help="A network, dial or run of params.yaml; the last run if not given.")
     ] = "",
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Where to write; beside the image if not given.")

@@ -17,14 +17,14 @@ Image = NDArray[np.uint8]
 
 def load(settings: Settings, name: str, device: torch.device) -> Backbone:
     """A float network or a quantized run of the suite, ready for `upscale`."""
-    if name in settings.networks:
-        network = build_network(settings.networks[name])
+    if name in settings.floats:
+        network = build_network(settings.network_of(name))
         path = settings.results / "networks" / name / "weights.safetensors"
         network.load_state_dict(weights.load(path, settings.digest_of(name)))
     else:
         run = settings.runs[name]
         path = settings.results / "runs" / name / "weights.safetensors"
-        network = build_network(settings.networks[run.network])
+        network = build_network(settings.network_of(run.network))
         build_method(settings, run, network).restore(weights.load(path, settings.digest_of(name)))
     return placed(network, device).eval()
 

@@ -1,11 +1,7 @@
-import http.server
+import dataclasses
 import os
 import subprocess
 import sys
-import tarfile
-import threading
-import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +9,9 @@ import pytest
 from PIL import Image
 
 from odm.errors import OdmError
-from odm.images import download, reading
-from odm.images.catalogue import CATALOGUE, Benchmark, Download, Packaged
-from odm.images.reading import digest, images_in, read_image, read_set
+from odm.images import reading
+from odm.images.catalogue import CATALOGUE, Benchmark, Packaged
+from odm.images.reading import digest, images_in, read_image, read_set, set_digest, signature
 from odm.settings import Images
 
 
@@ -192,92 +188,6 @@ def test_numbered_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert [name for name, _ in read_set("tiny", settings(root=str(tmp_path)))] == ["0001", "0002"]
 
 
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[tuple[Path, str]]:
-    """A folder and the address it is served at."""
-    folder = tmp_path / "served"
-    folder.mkdir()
-
-    class Quiet(http.server.SimpleHTTPRequestHandler):
-        def __init__(self, *args: object, **kwargs: object) -> None:
-            super().__init__(*args, directory=str(folder), **kwargs)  # type: ignore[arg-type]
-
-        def log_message(self, *args: object) -> None:
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Quiet) as served:
-        threading.Thread(target=served.serve_forever, daemon=True).start()
-        yield folder, f"http://127.0.0.1:{served.server_port}"
-        served.shutdown()
-
-
-def archive(folder: Path, name: str) -> None:
-    """An archive with two images in Tiny_HR/ and another in other/."""
-    for each in ("Tiny_HR/1.png", "Tiny_HR/2.png", "other/3.png"):
-        photo(folder / each)
-    if name.endswith("zip"):
-        with zipfile.ZipFile(folder / name, "w") as files:
-            for each in ("Tiny_HR/1.png", "Tiny_HR/2.png", "other/3.png"):
-                files.write(folder / each, each)
-    else:
-        with tarfile.open(folder / name, "w:gz") as files:
-            for each in ("Tiny_HR", "other"):
-                files.add(folder / each, each)
-
-
-@pytest.mark.parametrize("name", ["tiny.tar.gz", "tiny.zip"])
-def test_download_from_the_second_mirror(server: tuple[Path, str], monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    folder, address = server
-    archive(folder, name)
-    source = Download((f"{address}/gone/{name}", f"{address}/{name}"), inside="Tiny_HR")
-    monkeypatch.setitem(CATALOGUE, "tiny", Benchmark(2, "none", ("Tiny",), source))
-    assert [each for each, _ in read_set("tiny", settings())] == ["1", "2"]
-    assert [each.name for each in Path("downloads/tiny").iterdir()] == ["images"]
-    (folder / name).unlink()
-    assert [each for each, _ in read_set("tiny", settings())] == ["1", "2"]
-
-
-def test_failed_download_names_what_was_tried_and_what_to_do(
-    server: tuple[Path, str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder, address = server
-    archive(folder, "tiny.zip")
-    urls = (f"{address}/gone.zip", "http://127.0.0.1:9/tiny.zip", f"{address}/tiny.zip")
-    monkeypatch.setitem(CATALOGUE, "tiny", Benchmark(2, "none", ("Tiny",), Download(urls, "sha256:" + "0" * 64)))
-    with pytest.raises(OdmError) as error:
-        list(read_set("tiny", settings()))
-    one_line(error, "tiny", *urls, "hash", "downloads/tiny/images", "images.folders.tiny")
-    assert list(Path("downloads/tiny").iterdir()) == []
-
-
-def test_damaged_archive(server: tuple[Path, str], monkeypatch: pytest.MonkeyPatch) -> None:
-    folder, address = server
-    archive(folder, "tiny.tar.gz")
-    (folder / "tiny.tar.gz").write_bytes((folder / "tiny.tar.gz").read_bytes()[:900])
-    source = Download((f"{address}/tiny.tar.gz",), inside="Tiny_HR")
-    monkeypatch.setitem(CATALOGUE, "tiny", Benchmark(2, "none", ("Tiny",), source))
-    with pytest.raises(OdmError) as error:
-        list(read_set("tiny", settings()))
-    one_line(error, "tiny.tar.gz", "not a whole archive", "remove it")
-    assert not download.place("tiny").exists()
-
-
-@pytest.mark.parametrize("kind", ["zip", "tar"])
-def test_archive_that_would_write_elsewhere(tmp_path: Path, kind: str) -> None:
-    bad, inside = tmp_path / f"bad.{kind}", photo(tmp_path / "a.png")
-    if kind == "zip":
-        with zipfile.ZipFile(bad, "w") as files:
-            files.write(inside, "../outside.png")
-    else:
-        with tarfile.open(bad, "w") as files:
-            files.add(inside, "../outside.png")
-    (tmp_path / "target").mkdir()
-    with pytest.raises(OdmError) as error:
-        download.unpack(bad, tmp_path / "target")
-    one_line(error, str(bad), "outside", "do not use it")
-    assert not (tmp_path / "outside.png").exists()
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["set5", "set14", "b100", "urban100", "bsds500_train", "bsds500_test", "cid22"])
 def test_real_sets_are_found_whole(odm_images: Path, name: str) -> None:
@@ -287,6 +197,74 @@ def test_real_sets_are_found_whole(odm_images: Path, name: str) -> None:
     assert len(images) == entry.count
     greys = [each for each, image in images.items() if image.ndim == 2]
     assert greys == (["bridge"] if name == "set14" else [])
+    assert name == "cid22" or entry.pixels  # and `read_set` has found its pixels to be those
+
+
+@pytest.fixture
+def known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A benchmark of three images, one of them grey, that is known by its pixels; where it lies."""
+    folder = tmp_path / "sets" / "Tiny"
+    files = [photo(folder / "a.png", (24, 36), seed=1), photo(folder / "b.png", (25, 36), seed=2)]
+    files.append(photo(folder / "grey.png", (24, 36), mode="L", seed=3))
+    pixels = [read_image(file) for file in files]
+    entry = Benchmark(
+        3, "none", ("Tiny",), pixels=set_digest(map(signature, pixels)), greys=frozenset({digest(pixels[2])})
+    )
+    monkeypatch.setitem(CATALOGUE, "tiny", entry)
+    monkeypatch.setenv(reading.ROOT_VARIABLE, str(tmp_path / "sets"))
+    return folder
+
+
+def test_published_pixels_under_other_names_and_formats(known: Path) -> None:
+    before = [image for _, image in read_set("tiny", settings())]
+    Image.open(known / "a.png").save(known / "img_002.webp", lossless=True)
+    (known / "a.png").unlink()
+    (known / "b.png").rename(known / "img_001.png")
+    Image.open(known / "grey.png").convert("RGB").save(known / "grey.png")
+    after = dict(read_set("tiny", settings()))
+    assert list(after) == ["grey", "img_001", "img_002"]
+    assert all(np.array_equal(a, b) for a, b in zip(before, [*list(after.values())[:0:-1], after["grey"]], strict=True))
+
+
+def test_a_colour_image_of_equal_channels_stays_one(known: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = CATALOGUE["tiny"]
+    assert isinstance(entry, Benchmark)
+    colour = [*(image for _, image in read_set("tiny", settings()))][:2]
+    three = np.repeat(read_image(known / "grey.png")[..., None], 3, 2)
+    pixels = set_digest(map(signature, [*colour, three]))
+    monkeypatch.setitem(CATALOGUE, "tiny", dataclasses.replace(entry, greys=frozenset(), pixels=pixels))
+    assert np.array_equal(dict(read_set("tiny", settings()))["grey"], three)
+
+
+def test_other_pixels_under_a_published_name(known: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    image = read_image(known / "b.png").copy()
+    image[3, 4, 1] ^= 1
+    Image.fromarray(image).save(known / "b.png")
+    with pytest.raises(OdmError) as error:
+        list(read_set("tiny", settings()))
+    one_line(error, str(known), "not the pixels of the published 'tiny'", "images.folders")
+    assert "12" not in str(error.value).replace(str(known), "")
+    Image.fromarray(image[:, :24]).save(known / "b.png")
+    with pytest.raises(OdmError) as error:
+        list(read_set("tiny", settings()))
+    one_line(error, "multiples of 12", "cropped")
+    # A folder that the user named is the user's to answer for, of whatever size.
+    (known / "a.png").unlink()
+    assert len(list(read_set("tiny", settings(folders={"tiny": str(known)})))) == 2
+    told = capsys.readouterr().out
+    assert told.startswith("note: images.folders.tiny: 2 images where 'tiny' has 3")
+    assert "published" in told
+
+
+@pytest.mark.slow
+def test_cropped_set5_is_noticed(tmp_path: Path, odm_images: Path) -> None:
+    for name, image in read_set("set5", settings(root=str(odm_images))):
+        target = tmp_path / "sets" / "Set5" / f"{name}.png"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image[: image.shape[0] // 12 * 12, : image.shape[1] // 12 * 12]).save(target)
+    with pytest.raises(OdmError) as error:
+        list(read_set("set5", settings(root=str(tmp_path / "sets"))))
+    one_line(error, "Set5", "cropped")
 
 
 def test_listing_an_unreadable_folder(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from odm.steps import data, doctor, mismatch, pretrain, train
 
 ROOT = Path(__file__).parents[1]
 COMMANDS = get_command(cli.app).commands  # type: ignore[attr-defined]
-STEPS = {"data", "pretrain", "mismatch", "train", "evaluate", "tables", "figures"}
+STEPS = {"data", "pretrain", "dial", "mismatch", "train", "evaluate", "tables", "figures"}
 BESIDE = {"suite", "check", "adopt", "doctor", "upscale"}
 
 
@@ -94,7 +94,8 @@ def test_console_script() -> None:
     ("arguments", "said"),
     [
         (["pretrain", "edsr_tin"], "params.yaml: no network is called 'edsr_tin'; did you mean 'edsr_tiny'?"),
-        (["mismatch", "other"], "params.yaml: no network is called 'other'; there are: edsr_tiny"),
+        (["mismatch", "other"], "no network or dial is called 'other'; there are: edsr_tiny, edsr_tiny_dial"),
+        (["dial", "edsr_tiny_dail"], "params.yaml: no dial is called 'edsr_tiny_dail'; did you mean 'edsr_tiny_dial'?"),
         (["train", "w4a4_omd"], "params.yaml: no run is called 'w4a4_omd'; did you mean 'w4a4_odm'?"),
         (["evaluate", "edsr_tinny"], "no network or run is called 'edsr_tinny'; did you mean 'edsr_tiny'?"),
         (["upscale", "x.png", "--with", "w4a4odm"], "no network or run is called 'w4a4odm'; did you mean 'w4a4_odm'?"),
@@ -171,7 +172,7 @@ def test_check(project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
     said = capsys.readouterr().out
     assert "train images: skimage_train (5 images)" in said
     assert "test images: skimage_test (3 images)" in said
-    jobs = 2 + 3 * len(settings.networks) + 2 * len(settings.runs) + 2
+    jobs = 2 + 3 * len(settings.floats) + 2 * len(settings.runs) + 2
     assert f"{jobs} jobs" in said
     assert f"{settings.pretraining.steps} steps of " in said
     assert f"{len(settings.runs)} runs of {settings.qat.steps} steps" in said

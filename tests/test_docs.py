@@ -135,6 +135,12 @@ def test_each_setting_of_a_method_is_documented() -> None:
     named = {path for path, _ in SETTING.findall((ROOT / "docs" / "method.md").read_text())}
     for definition, prefix in (
         ("Odm", "methods.*"),
+        ("Pams", "methods.*"),
+        ("Daq", "methods.*"),
+        ("Ddtb", "methods.*"),
+        ("OdmEccv", "methods.*"),
+        ("PerChannel", "methods.*"),
+        ("NoBody", "methods.*"),
         ("Cooperation", "methods.*.cooperation"),
         ("Offsets", "methods.*.offsets"),
     ):

@@ -19,7 +19,7 @@ from odm.reporting.style import save, styled
 from odm.settings import Settings
 from odm.steps import figures as step
 
-NAMES = ["agreement.png", "crops.png", "mismatch.png", "tradeoff.png"]
+NAMES = ["agreement.png", "crops.png", "dial.png", "mismatch.png", "tradeoff.png"]
 
 
 def photographs() -> dict[str, np.ndarray]:
@@ -181,7 +181,7 @@ def test_mismatch_marks_the_layers_of_the_largest_share(made: Settings) -> None:
         "most": {"kind": "odm", "offsets": {"kind": "scale", "share": 0.5}},
         "none": {"kind": "odm", "offsets": {"kind": "none", "share": 1.0}},
     }
-    runs = {"one": {"network": "tiny", "method": "few", "weight_bits": 2, "activation_bits": 2}}
+    runs = {name: {"network": "tiny", "method": name, "weight_bits": 2, "activation_bits": 2} for name in methods}
     suite = results.read(settings(methods=methods, runs=runs))
     layers = results.mismatch(made, "tiny")
     assert layers is not None

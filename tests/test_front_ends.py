@@ -13,6 +13,8 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parents[1]
+# What gathers images, before `odm data` writes them to one file.
+GATHERING = ["archive", "catalogue", "download", "imresize", "reading", "transfer"]
 SUITES = sorted(path.stem for path in (ROOT / "suites").glob("*.yaml"))
 
 
@@ -116,14 +118,15 @@ def test_both_tools_have_the_same_graph(suite: str, project: Path) -> None:
 def test_a_suite_runs_each_of_its_networks_and_runs(suite: str, project: Path) -> None:
     put_in_force(project, suite)
     settings = yaml.safe_load((project / "params.yaml").read_text())
-    networks, runs = len(settings["networks"]), len(settings["runs"])
+    networks, dials, runs = (len(settings[key]) for key in ("networks", "dials", "runs"))
     steps = Counter(command.split()[1] for command in snakemake_graph(project))
     assert steps == {
         "data": 2,
         "pretrain": networks,
-        "mismatch": networks,
+        **({"dial": dials} if dials else {}),
+        "mismatch": networks + dials,
         "train": runs,
-        "evaluate": networks + runs,
+        "evaluate": networks + dials + runs,
         "tables": 1,
         "figures": 1,
     }
@@ -170,7 +173,7 @@ def imported(module: Path, seen: set[Path]) -> set[Path]:
 def test_an_edit_of_anything_a_step_imports_runs_it_again(project: Path) -> None:
     # The wording of errors decides no result; what gathers images does so only through the file that `odm data` writes.
     errors = {ROOT / "odm" / "errors.py"}
-    gathers = {ROOT / "odm" / "images" / f"{name}.py" for name in ["catalogue", "download", "imresize", "reading"]}
+    gathers = {ROOT / "odm" / "images" / f"{name}.py" for name in GATHERING}
     missing = set()
     for command, job in snakemake_graph(project).items():
         step = command.split()[1]

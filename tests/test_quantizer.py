@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from odm.quantization.quantizer import ActivationQuantizer, WeightQuantizer, quantize, ranges_fixed
+from odm.quantization.quantizer import LearnedRange, WeightQuantizer, quantize, ranges_fixed
 
 RANGES = [(-1.0, 1.0), (0.0, 3.0), (-0.37, 2.9), (5.0, 5.5), (-200.0, 90.0)]
 
@@ -98,7 +98,7 @@ def test_layouts_agree():
 
 
 def test_both_bounds_move_in_a_step():
-    quantizer = ActivationQuantizer(2)
+    quantizer = LearnedRange(2)
     quantizer.set_range(-1.0, 2.0)
     optimizer = torch.optim.Adam(quantizer.parameters(), lr=0.01)
     x = torch.randn(1000, generator=torch.Generator().manual_seed(1))
@@ -122,18 +122,18 @@ def test_ranges_fixed_leaves_bounds_without_gradient():
 
 
 def test_a_range_never_closes():
-    quantizer = ActivationQuantizer(4)
+    quantizer = LearnedRange(4)
     quantizer.set_range(0.0, 10.0)
     with torch.no_grad():
         quantizer.upper.fill_(-3.0)
-    quantizer.keep_apart()
+    quantizer.settle()
     assert (quantizer.upper - quantizer.lower).item() == pytest.approx(0.01)
     quantizer.set_range(2.0, 2.0)  # a dead layer's calibration
     assert torch.isfinite(quantizer(torch.randn(9))).all()
 
 
 def test_scale_and_zero_point_say_where_levels_lie():
-    quantizer = ActivationQuantizer(3)
+    quantizer = LearnedRange(3)
     quantizer.set_range(-2.0, 5.0)
     assert quantizer.scale.item() == 1 and quantizer.zero_point.item() == 2
     assert quantizer(torch.tensor([0.2])).item() == 0

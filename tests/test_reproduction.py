@@ -18,6 +18,8 @@ threads: 1
 images: {train: [skimage_train], test: [skimage_test], scales: [2]}
 networks:
   tiny: {backbone: edsr, channels: 4, blocks: 2, scale: 2}
+dials:
+  turned: {network: tiny, strength: 1.0, kind: scale, seed: 1}
 pretraining: {steps: 6, batch: 2, patch: 8, rate: 0.001, schedule: cosine, log_every: 2}
 mismatch: {batches: 2}
 qat: {steps: 4, batch: 2, patch: 8, rate: 0.0005, schedule: cosine, log_every: 2, calibration_batches: 2}
@@ -27,10 +29,13 @@ methods:
 runs:
   first: {network: tiny, method: plain, weight_bits: 4, activation_bits: 4}
   second: {network: tiny, method: odm, weight_bits: 2, activation_bits: 2}
+  third: {network: turned, method: plain, weight_bits: 32, activation_bits: 3}
 """
 ALL = {
     *("data train", "data test", "pretrain tiny", "mismatch tiny", "evaluate tiny"),
-    *("train first", "evaluate first", "train second", "evaluate second", "tables", "figures"),
+    *("dial turned", "mismatch turned", "evaluate turned"),
+    *("train first", "evaluate first", "train second", "evaluate second", "train third", "evaluate third"),
+    *("tables", "figures"),
 }
 OF_SECOND = {"train second", "evaluate second", "tables", "figures"}
 

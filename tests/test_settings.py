@@ -128,12 +128,27 @@ DAMAGED: dict[str, tuple[bytes, list[str]]] = {
     "a rate that is no number": (changed("rate: 0.001", "rate: .nan"), ["pretraining.rate: ", "finite"]),
     "an endless strength": (method("strength: .inf"), ["methods.odm.strength: ", "finite"]),
     "a percentile below the middle": (method("percentile: 40.0"), ["methods.odm.percentile: ", "greater than 50"]),
-    "bits 0": (changed("weight_bits: 4", "weight_bits: 0"), ["runs.w4a4_plain.weight_bits: ", "equal to 1", "0"]),
-    "bits 9": (changed("weight_bits: 4", "weight_bits: 9"), ["runs.w4a4_plain.weight_bits: ", "equal to 8", "9"]),
+    "bits 0": (changed("weight_bits: 4", "weight_bits: 0"), ["runs.w4a4_plain.weight_bits: ", "should be 1, ", "0"]),
+    "bits 9": (changed("weight_bits: 4", "weight_bits: 9"), ["runs.w4a4_plain.weight_bits: ", "8 or 32", "9"]),
     "a scale that is not offered": (changed("scales: [2]", "scales: [5]"), ["images.scales.0: ", "2, 3 or 4", "5"]),
     "a backbone that is not there": (
         changed("backbone: edsr", "backbone: edrs"),
-        ["networks.edsr_tiny.backbone: ", "'edsr'", "'edrs'"],
+        ["networks.edsr_tiny.backbone: no backbone 'edrs'", "'edsr'"],
+    ),
+    "a network of no backbone": (changed("    backbone: edsr\n", ""), ["networks.edsr_tiny.backbone: missing"]),
+    "a key of another backbone": (
+        changed("    channels: 32", "    channels: 32\n    growth: 8"),
+        ["networks.edsr_tiny.growth: unknown key", "there are", "blocks"],
+    ),
+    "heads that do not share": (
+        changed("    backbone: edsr\n    channels: 32", "    backbone: swinir\n    channels: 32"),
+        ["networks.edsr_tiny: channels: 32 is no multiple of heads (6)"],
+    ),
+    "a coverage that the backbone has not": (
+        changed("    backbone: edsr\n    channels: 32", "    backbone: swinir\n    channels: 60").replace(
+            b"    kind: odm", b"    kind: odm\n    coverage: shortcuts"
+        ),
+        ["methods.odm.coverage: swinir, which runs.w4a4_odm quantizes, has no 'shortcuts'", "there are", "blocks"],
     ),
     "a run of no network": (
         changed(W4A4_ODM, W4A4_ODM.replace("edsr_tiny", "edsr_tinny")),

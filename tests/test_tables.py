@@ -72,7 +72,7 @@ def write(made: Settings, name: str, psnr: list[float] | None = None, images: st
         "activation_bits": bits[1],
         "seed": run.seed if run else 1,
         "settings": "0123456789ab",
-        "scale": made.networks[network].scale,
+        "scale": made.network_of(network).scale,
         "scores": scores(0.0),
         "parameters": 104_000,
         "extra_storage_k": 0.0 if run is None else 0.016,

@@ -10,13 +10,13 @@ from odm.methods.build import METHODS
 from odm.networks.build import build
 from odm.quantization.layer import quantized_layers
 from odm.quantization.statistics import average, observe, of_activation
-from odm.settings import Cooperation, Network, Odm, Offsets, Plain, Qat, Run, Training
+from odm.settings import Cooperation, Edsr, Odm, Offsets, Plain, Qat, Run, Training
 from odm.training.batches import on_device
 from odm.training.loop import fit, rate_at
 from odm.training.objective import Objective
 
 CPU = torch.device("cpu")
-NETWORK = Network(backbone="edsr", channels=8, blocks=2, scale=2)
+NETWORK = Edsr(backbone="edsr", channels=8, blocks=2, scale=2)
 QAT = Qat(steps=12, batch=2, patch=12, rate=0.001, schedule="cosine", log_every=4, calibration_batches=4)
 PLAIN = Plain(kind="plain")
 ODM = Odm(kind="odm", strength=0.01, offsets=Offsets(share=0.5))
@@ -53,7 +53,7 @@ def layers(batches, float_state):
     network = build(NETWORK)
     network.load_state_dict(float_state[0])
     lows = [batches(1000 + step)[0] for step in range(4)]
-    found = observe(network, network.quantizable("body"), lows, lambda _, x: of_activation(x, 99))
+    found = observe(network, network.placement("body").layers, lows, lambda _, x: of_activation(x, 99))
     means = {name: average(each) for name, each in found.items()}
     keys = ("mean_mismatch", "deviation_mismatch", "mean", "deviation")
     return {
@@ -88,16 +88,16 @@ def equal(a, b):
 @pytest.mark.parametrize("settings", [PLAIN, ODM], ids=["plain", "odm"])
 def test_repr_lists_each_layer_and_only_named_ones_are_quantized(settings, float_state, layers, batches):
     method = quantized(settings, float_state, layers, batches, bits=3)
-    names = method.network.quantizable("blocks")
+    names = method.network.placement("blocks").layers
     assert list(quantized_layers(method.network)) == names
     assert repr(method.network).count("W3A3") == len(names) == 4
     float_names = {name for name, module in method.network.named_modules() if type(module) is torch.nn.Conv2d}
-    assert {name for name in float_names if not name.endswith(".conv")} == {"head", "last", "upsampler.0", "tail"}
+    assert {name for name in float_names if not name.endswith(".layer")} == {"head", "last", "upsampler.0", "tail"}
 
 
 def test_quantizing_keeps_every_float_weight(float_state, layers, batches):
     method = quantized(ODM, float_state, layers, batches)
-    kept = {key.replace(".conv.", "."): value for key, value in state(method).items()}
+    kept = {key.replace(".layer.", "."): value for key, value in state(method).items()}
     assert float_state[0].keys() <= kept.keys()
     assert all(torch.equal(kept[key], value) for key, value in float_state[0].items())
 

@@ -5,6 +5,9 @@ Only data and only the standard library: the settings import the names, and so d
 
 from dataclasses import dataclass
 
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"})
+"""Of the files that are images."""
+
 
 @dataclass(frozen=True)
 class PackagedImage:
@@ -21,6 +24,8 @@ class Packaged:
     """A set that comes inside an installed Python package: no download."""
 
     images: tuple[PackagedImage, ...]
+    area: int
+    """Pixels of all its images."""
     package: str = "skimage"
     folder: str = "data"
     distribution: str = "scikit-image"
@@ -32,14 +37,25 @@ class Packaged:
 
 @dataclass(frozen=True)
 class Download:
-    """An archive (tar or zip) that holds a set."""
+    """An archive (zip, tar or tar.gz) that holds a set."""
 
     urls: tuple[str, ...]
-    """Mirrors, tried in this order."""
+    """Mirrors of this one file, tried in this order."""
     known_hash: str | None = None
     """`algorithm:digest` of the archive, where it is known."""
+    bytes: int | None = None
+    """Size of the archive, where it is known."""
     inside: str = ""
     """How the path of the set's folder ends within the archive; empty where it has one folder of images."""
+    most: int = 1 << 30
+    """How many bytes all that is in the archive may take; one that would unpack to more is refused."""
+    otherwise: "Download | None" = None
+    """Another archive that holds the set, for when no mirror of this one serves."""
+
+    @property
+    def file(self) -> str:
+        """Name of the archive."""
+        return self.urls[0].rsplit("/", 1)[1]
 
 
 @dataclass(frozen=True)
@@ -56,17 +72,17 @@ class Benchmark:
     """Where files are named by number: those that belong to the set."""
     left_out: frozenset[str] = frozenset()
     """Names of images that are not to be used."""
+    pixels: str | None = None
+    """`odm.images.reading.set_digest` of its images, whatever they are called and whichever format they are kept in."""
+    greys: frozenset[str] = frozenset()
+    """SHA-256 of the pixels of those that have one channel; the others have three, be they equal."""
+    area: int = 0
+    """Pixels of all its images, to foresee what they take on disk; of DIV2K from its mean image, 1972 x 1437."""
 
 
 def _benchmark_layouts(*names: str) -> tuple[str, ...]:
     """Each name as the benchmark archive of EDSR has it, then as a plain folder."""
     return tuple(pattern.format(name) for name in names for pattern in ("{}/HR", "benchmark/{}/HR", "{}_HR", "{}"))
-
-
-def _benchmark_download(name: str, known_hash: str | None = None) -> Download:
-    return Download(
-        (f"https://huggingface.co/datasets/eugenesiow/{name}/resolve/main/data/{name}_HR.tar.gz",), known_hash
-    )
 
 
 def _berkeley(split: str) -> tuple[str, ...]:
@@ -77,11 +93,39 @@ def _berkeley_download(split: str) -> Download:
     return Download(
         ("https://www2.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/BSR/BSR_bsds500.tgz",),
         inside=f"images/{split}",
+        otherwise=Download(
+            ("https://github.com/BIDS/BSDS500/archive/refs/heads/master.zip",), inside=f"images/{split}"
+        ),
     )
 
 
-def _div2k_download(split: str, sha256: str) -> Download:
-    return Download((f"https://data.vision.ee.ethz.ch/cvl/DIV2K/DIV2K_{split}_HR.zip",), f"sha256:{sha256}")
+def _benchmark_download(
+    name: str, known_hash: str | None = None, *, edsr_name: str | None = None, otherwise: Download | None = None
+) -> Download:
+    return Download(
+        (f"https://huggingface.co/datasets/eugenesiow/{name}/resolve/main/data/{name}_HR.tar.gz",),
+        known_hash,
+        otherwise=Download(
+            ("https://cv.snu.ac.kr/research/EDSR/benchmark.tar",),
+            "md5:4ace41d33c2384b97e6b320cd0afd6ba",
+            inside=f"{edsr_name or name}/HR",
+            otherwise=otherwise,
+        ),
+    )
+
+
+def _div2k_download(split: str, size: int, sha256: str) -> Download:
+    file = f"DIV2K_{split}_HR.zip"
+    return Download(
+        (
+            f"https://data.vision.ee.ethz.ch/cvl/DIV2K/{file}",
+            f"https://huggingface.co/datasets/eugenesiow/Div2k/resolve/main/data/{file}",
+        ),
+        f"sha256:{sha256}",
+        size,
+        # PNGs hardly shrink in a zip.
+        most=size + size // 4,
+    )
 
 
 _BERKELEY_TERMS = "Berkeley: non-commercial research and education"
@@ -118,7 +162,8 @@ CATALOGUE: dict[str, Packaged | Benchmark] = {
                 "public domain (NASA)",
                 "9a3ea9548188f81e63435188456e74de45a981ebeb791e265abe79a26d3b528b",
             ),
-        )
+        ),
+        area=2_148_424,
     ),
     "skimage_test": Packaged(
         (
@@ -137,34 +182,59 @@ CATALOGUE: dict[str, Packaged | Benchmark] = {
                 "CC0 (Rachel Michetti)",
                 "0ce2b51640b9c95f19617f03eabf40c3f0368589cc1ee1190b70966165ac184f",
             ),
-        )
+        ),
+        area=637_444,
     ),
-    "set5": Benchmark(5, _NO_TERMS, _benchmark_layouts("Set5"), _benchmark_download("Set5")),
-    "set14": Benchmark(14, _NO_TERMS, _benchmark_layouts("Set14"), _benchmark_download("Set14")),
+    "set5": Benchmark(
+        5,
+        _NO_TERMS,
+        _benchmark_layouts("Set5"),
+        _benchmark_download("Set5"),
+        pixels="8052ff9cc35454b9f9382513f53d725c60d342314788630f89f668e4011b083f",
+        area=567_456,
+    ),
+    "set14": Benchmark(
+        14,
+        _NO_TERMS,
+        _benchmark_layouts("Set14"),
+        _benchmark_download("Set14"),
+        pixels="46bfc089f9a189790eb879496e8f9fef36eb4edbbac88db27c75b3ff49f89ed3",
+        area=3_222_840,
+        greys=frozenset({"5dcb11614ab9734cbe24263b7abadf879df0c54a7b3b950de7f046d905fc4fa5"}),  # `bridge`
+    ),
     # BSD100 is the `val` folder of BSDS500.
     "b100": Benchmark(
-        100, _BERKELEY_TERMS, _benchmark_layouts("B100", "BSD100") + _berkeley("val"), _benchmark_download("BSD100")
+        100,
+        _BERKELEY_TERMS,
+        _benchmark_layouts("B100", "BSD100") + _berkeley("val"),
+        _benchmark_download("BSD100", edsr_name="B100", otherwise=_berkeley_download("val")),
+        pixels="f34884c4026a6d4a54f81deff8bdcae08dd625c8d91cea7c59bf5ee4e067c973",
+        area=15_440_100,
     ),
     "urban100": Benchmark(
         100,
         "Creative Commons photographs of Flickr (Huang et al. 2015)",
         _benchmark_layouts("Urban100"),
         _benchmark_download("Urban100", "md5:65d9d84a34b72c6f7ca1e26a12df1e4c"),
+        pixels="07622c27b936a343488516ce09eb0004fe8099d0cc68b68f2cc8aa8caa242baa",
+        area=77_431_360,
     ),
     "div2k_train": Benchmark(
         800,
         _DIV2K_TERMS,
         ("DIV2K_train_HR", "DIV2K/DIV2K_train_HR", "train/DIV2K_train_HR", "DIV2K/train/HR"),
-        _div2k_download("train", "9d0b9c463f6e35b6c62cc6a930ee2224f670b34c1df841a57670f9acf0f6c335"),
+        _div2k_download("train", 3530603713, "9d0b9c463f6e35b6c62cc6a930ee2224f670b34c1df841a57670f9acf0f6c335"),
         # The layout of EDSR keeps the validation images in the same folder.
         numbers=range(1, 801),
+        area=800 * 1972 * 1437,
     ),
     "div2k_valid": Benchmark(
         100,
         _DIV2K_TERMS,
         ("DIV2K_valid_HR", "DIV2K/DIV2K_valid_HR", "train/DIV2K_valid_HR", "DIV2K/valid/HR", "DIV2K/DIV2K_train_HR"),
-        _div2k_download("valid", "20dd31fd84d777bc1cf5d6b7654a3f569c0aec74458ae094122ad1d0489900fc"),
+        _div2k_download("valid", 448993893, "20dd31fd84d777bc1cf5d6b7654a3f569c0aec74458ae094122ad1d0489900fc"),
         numbers=range(801, 901),
+        area=100 * 1972 * 1437,
     ),
     "bsds500_train": Benchmark(
         199,
@@ -172,12 +242,16 @@ CATALOGUE: dict[str, Packaged | Benchmark] = {
         ("BSDS500_train", "train/BSDS500_train", *_berkeley("train")),
         _berkeley_download("train"),
         left_out=frozenset({"302003"}),  # Set5's `woman`
+        pixels="6560eae32a1b2c64afdc3fd7f853dfa7867f7421030ac0585fa1e3188671247e",
+        area=30_725_799,
     ),
     "bsds500_test": Benchmark(
         200,
         _BERKELEY_TERMS,
         ("BSDS500_test", "train/BSDS500_test", *_berkeley("test")),
         _berkeley_download("test"),
+        pixels="5966f569d9aecc497be00c543b8635dcf713650dcbdd278ccffdf319737dcfa0",
+        area=30_880_200,
     ),
-    "cid22": Benchmark(249, "CC BY-SA 4.0", ("CID22_512", "train/CID22_512", "CID22")),
+    "cid22": Benchmark(249, "CC BY-SA 4.0", ("CID22_512", "train/CID22_512", "CID22"), area=249 * 512 * 512),
 }

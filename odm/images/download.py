@@ -1,15 +1,14 @@
-"""Fetching a set's archive and unpacking it."""
+"""Getting a set that is nowhere on this machine: which mirror, which archive, and whether it holds the set at all."""
 
-import logging
-import tarfile
-import tempfile
-import zipfile
-import zlib
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from odm.errors import OdmError
-from odm.images.catalogue import Download
+from odm.images.archive import RefusedError, take_images
+from odm.images.catalogue import Benchmark, Download
+from odm.images.transfer import FailedError, SlowError, forget, retrieve, unlike
 
 DOWNLOADS = Path("downloads")
 
@@ -19,76 +18,115 @@ def place(name: str) -> Path:
     return DOWNLOADS / name / "images"
 
 
-def fetch(name: str, source: Download, images_in: Callable[[Path], list[Path]]) -> None:
-    """Download and unpack a set so that its images lie in `place(name)`; each mirror is tried in turn.
+def fetch(name: str, entry: Benchmark, problem: Callable[[Path], str | None]) -> None:
+    """Download and unpack a set so that its images lie in `place(name)`; OdmError if no mirror serves.
 
-    `images_in` lists the images of a folder.
+    An archive put into the downloads by hand is taken first. `problem` says what is wrong with a folder of images, if
+    anything is. What was received of an archive before a cut or a kill is kept, and gone on from.
     """
+    sources = list(_archives(entry.download))
     target = place(name)
-    by_hand = f"put its images into {target}, or name their folder under images.folders.{name}"
+    others = f"put its {entry.count} images into {target}, or name their folder under images.folders.{name}"
+    with _written(target, others), _alone(name):
+        if target.is_dir():  # the other data step has fetched it meanwhile
+            return
+        for source in sources:
+            by_hand = DOWNLOADS / source.file
+            if by_hand.is_file():
+                try:
+                    if why := unlike(source, by_hand):
+                        raise RefusedError(why)
+                    _unpack(by_hand, source, target, problem)
+                except RefusedError as error:
+                    raise OdmError(f"{by_hand}: {error}; put {source.urls[0]} in its place, or remove it") from None
+                return
+        failures = _from_mirrors(name, entry, sources, target, problem)
+    if failures:
+        tried = ", ".join(f"{url} ({why})" for url, why in failures.items())
+        by_hand = DOWNLOADS / sources[0].file
+        raise OdmError(
+            f"{name}: could not be downloaded from {tried}; save {sources[0].urls[0]} as {by_hand}, or {others}"
+        )
+
+
+def _archives(source: Download | None) -> Iterator[Download]:
+    while source is not None:
+        yield source
+        source = source.otherwise
+
+
+@contextmanager
+def _written(target: Path, others: str) -> Iterator[None]:
+    """What this machine cannot write is no fault of a mirror."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
+        yield
     except OSError as error:
-        raise OdmError(f"{target.parent}: cannot be written: {error.strerror}; {by_hand}") from None
-    archive = _retrieve(name, source, by_hand)
-    # Unpacked beside its place and renamed, so that a kill leaves nothing that looks complete.
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".unpacking-") as beside:
-        unpacked = Path(beside) / "unpacked"
-        unpacked.mkdir()
-        unpack(archive, unpacked)
-        folders = [each for each in (unpacked, *unpacked.rglob("*")) if each.is_dir()]
-        holding = [each for each in folders if each.as_posix().endswith(source.inside) and images_in(each)]
-        if len(holding) != 1:
-            raise OdmError(f"{archive}: {len(holding)} folders with the images of '{name}' instead of one; {by_hand}")
-        try:
-            holding[0].rename(target)
-        except OSError as error:
-            if not target.exists():  # the other data step may have unpacked the same set meanwhile
-                raise OdmError(f"{target}: cannot be written: {error.strerror}; {by_hand}") from None
-    archive.unlink(missing_ok=True)
+        raise OdmError(f"{target.parent}: cannot be written: {error.strerror or error}; {others}") from None
 
 
-def _retrieve(name: str, source: Download, by_hand: str) -> Path:
-    import pooch
+@contextmanager
+def _alone(name: str) -> Iterator[None]:
+    """Both data steps may want the same set at once: one downloads, the other waits. A kill gives the lock back."""
+    from filelock import FileLock, Timeout
 
-    pooch.get_logger().setLevel(logging.WARNING)
-    failures = []
-    for url in source.urls:
-        try:
-            file = pooch.retrieve(
-                url,
-                known_hash=source.known_hash,
-                fname=url.rsplit("/", 1)[1],
-                path=place(name).parent,
-                downloader=pooch.HTTPDownloader(timeout=30),
-            )
-            return Path(file)
-        except (OSError, ValueError) as error:  # requests' exceptions are OSErrors; a wrong hash is a ValueError
-            failures.append(f"{url} ({_reason(error)})")
-    raise OdmError(f"{name}: could not be downloaded from {', '.join(failures)}; {by_hand}")
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, ValueError):
-        return "its hash is not the known one"
-    return type(error).__name__
-
-
-def unpack(archive: Path, folder: Path) -> None:
-    """Unpack a tar or zip archive; one that would write outside `folder` is refused."""
+    lock = FileLock(DOWNLOADS / f".{name}.lock")
     try:
-        if zipfile.is_zipfile(archive):
-            with zipfile.ZipFile(archive) as files:
-                for member in files.namelist():
-                    if not (folder / member).resolve().is_relative_to(folder.resolve()):
-                        raise OdmError(f"{archive}: '{member}' would be written outside its folder; do not use it")
-                files.extractall(folder)
-        else:
-            with tarfile.open(archive) as files:
-                files.extractall(folder, filter="data")
-    except tarfile.FilterError as error:
-        raise OdmError(f"{archive}: {str(error).rstrip('.')}; do not use it") from None
-    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError):
-        raise OdmError(f"{archive}: not a whole archive; remove it and run the step again") from None
-    except OSError as error:
-        raise OdmError(f"{archive}: cannot be unpacked: {error.strerror or error}") from None
+        lock.acquire(timeout=0)
+    except Timeout:
+        print(f"{name}: waiting for another job, which is downloading it", flush=True)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _from_mirrors(
+    name: str, entry: Benchmark, sources: list[Download], target: Path, problem: Callable[[Path], str | None]
+) -> dict[str, str]:
+    """Try each mirror in turn, then the slow ones again with patience; why each failed, or nothing if one served."""
+    failures: dict[str, str] = {}
+    impatient = [(source, url) for source in sources for url in source.urls]
+    slow: list[tuple[Download, str]] = []
+    if len(impatient) == 1:
+        impatient, slow = [], impatient
+    print(f"{name}: not found here, so it is downloaded; terms of use: {entry.terms}", flush=True)
+    for hurried, attempts in ((True, impatient), (False, slow)):
+        for source, url in attempts:
+            try:
+                archive = retrieve(name, source, url, _part(name, source), hurried)
+                try:
+                    _unpack(archive, source, target, problem)
+                except RefusedError:
+                    forget(archive)
+                    raise
+            except (FailedError, RefusedError) as error:
+                failures[url] = str(error)
+                print(f"{name}: {url}: {error}", flush=True)
+                if isinstance(error, SlowError):
+                    slow.append((source, url))
+                continue
+            for each in sources:
+                forget(_part(name, each))
+            print(f"{name}: {entry.count} images in {target}", flush=True)
+            return {}
+    return failures
+
+
+def _unpack(archive: Path, source: Download, target: Path, problem: Callable[[Path], str | None]) -> None:
+    # Unpacked beside its place and renamed, so that a kill leaves nothing that looks complete.
+    beside = target.with_name(".unpacking")
+    shutil.rmtree(beside, ignore_errors=True)  # of a killed job
+    try:
+        beside.mkdir()
+        take_images(archive, beside, source.inside, source.most)
+        if why := problem(beside):
+            raise RefusedError(why)
+        beside.rename(target)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def _part(name: str, source: Download) -> Path:
+    return place(name).parent / f"{source.file}.part"

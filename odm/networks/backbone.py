@@ -1,13 +1,87 @@
-"""What every network here is to the rest of the code."""
+"""What every network here is to the rest of the code, and the parts that several share."""
 
-from torch import nn
+from dataclasses import dataclass, field
+
+from torch import Tensor, nn
+
+from odm.errors import OdmError
+
+# Mean colour of DIV2K, in 0-255.
+MEAN = (114.444, 111.4605, 103.02)
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where a coverage quantizes, by the names of modules, in the order of the network."""
+
+    layers: list[str]
+    """Convolutions and linear layers whose weights and inputs are quantized."""
+    weights_only: list[str] = field(default_factory=list)
+    """Those whose weights alone are."""
+    sites: list[str] = field(default_factory=list)
+    """`nn.Identity` modules whose value is quantized: shortcuts and outputs of blocks."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two layers with nothing but a positively homogeneous function between: scaling a channel of the one and dividing
+    the weights that the other has for it changes no output. For the mismatch dial."""
+
+    first: str
+    """Convolution, linear layer or normalization; nothing but the seconds of its pairs takes its output."""
+    second: str
+    """Convolution or linear layer, of one group."""
+    start: int = 0
+    """Where among its input channels those of the first begin."""
+    shifts: bool = False
+    """Whether constants pass too: nothing at all lies between, and the second, which has a bias, pads nothing."""
 
 
 class Backbone(nn.Module):
-    """Images of shape (N, 3, H, W) in 0-255 to (N, 3, scale H, scale W)."""
+    """Images of shape (N, 3, H, W) in 0-255 to (N, 3, scale H, scale W).
+
+    `features`, an `nn.Identity`, passes on what enters the upsampler: the rivals' distillation looks at it.
+    """
 
     scale: int
+    features: nn.Identity
+    blocks: nn.ModuleList
+    # Images are padded inside until both sides are multiples of this.
+    multiple = 1
 
-    def quantizable(self, coverage: str) -> list[str]:
-        """Names of the convolutions that a coverage of the settings quantizes, in the order of the network."""
+    def placement(self, coverage: str) -> Placement:
+        """Where a coverage of the settings quantizes."""
         raise NotImplementedError
+
+    def pairs(self) -> list[Pair]:
+        """Where the mismatch dial acts; none if not said otherwise."""
+        return []
+
+    def without_body(self) -> None:
+        """Take out, in place, the blocks that every coverage quantizes: the shallow features go on past them."""
+        if not hasattr(self, "blocks"):
+            raise OdmError(f"no_body: {type(self).__name__} names no blocks to leave out; write its `without_body`")
+        self.blocks = nn.ModuleList()
+
+
+class Product(nn.Module):
+    """The matrix product of two activations: a module, so that costs count it. It is not quantized."""
+
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        return a @ b
+
+
+def stages(scale: int) -> list[int]:
+    """The factors by which an upsampler enlarges, one after another."""
+    return {2: [2], 3: [3], 4: [2, 2]}[scale]
+
+
+def upsampler(channels: int, scale: int) -> nn.Sequential:
+    """A convolution and a pixel shuffle for each stage; (N, C, H, W) to (N, C, scale H, scale W)."""
+    return nn.Sequential(
+        *(
+            layer
+            for factor in stages(scale)
+            for layer in (nn.Conv2d(channels, channels * factor**2, 3, padding=1), nn.PixelShuffle(factor))
+        )
+    )

@@ -3,10 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from odm.networks.backbone import Backbone
-
-# Mean colour of DIV2K, in 0-255.
-MEAN = (114.444, 111.4605, 103.02)
+from odm.networks.backbone import MEAN, Backbone, Pair, Placement, upsampler
 
 
 class Block(nn.Module):
@@ -14,9 +11,11 @@ class Block(nn.Module):
         super().__init__()
         self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.shortcut = nn.Identity()
+        self.output = nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.conv2(torch.relu(self.conv1(x)))
+        return self.shortcut(x) + self.output(self.conv2(torch.relu(self.conv1(x))))
 
 
 class Edsr(Backbone):
@@ -30,14 +29,8 @@ class Edsr(Backbone):
         self.head = nn.Conv2d(3, channels, 3, padding=1)
         self.blocks = nn.ModuleList(Block(channels) for _ in range(blocks))
         self.last = nn.Conv2d(channels, channels, 3, padding=1)
-        stages = {2: [2], 3: [3], 4: [2, 2]}[scale]
-        self.upsampler = nn.Sequential(
-            *(
-                layer
-                for factor in stages
-                for layer in (nn.Conv2d(channels, channels * factor**2, 3, padding=1), nn.PixelShuffle(factor))
-            )
-        )
+        self.features = nn.Identity()
+        self.upsampler = upsampler(channels, scale)
         self.tail = nn.Conv2d(channels, 3, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -45,9 +38,24 @@ class Edsr(Backbone):
         deep = shallow
         for block in self.blocks:
             deep = block(deep)
-        return self.tail(self.upsampler(shallow + self.last(deep))) + self.mean
+        return self.tail(self.upsampler(self.features(shallow + self.last(deep)))) + self.mean
 
-    def quantizable(self, coverage: str) -> list[str]:
-        """`blocks`: both convolutions of each (the paper's coverage as read); `body`: and the last one after them."""
-        names = [f"blocks.{index}.conv{part}" for index in range(len(self.blocks)) for part in (1, 2)]
-        return [*names, "last"] if coverage == "body" else names
+    def placement(self, coverage: str) -> Placement:
+        """`blocks`: both convolutions of each (the paper's coverage as read); `body`: and the last one after them.
+
+        `dense` says something of RDN alone and is `blocks` here.
+        `shortcuts`: as PAMS and DDTB have it, shortcuts and outputs of blocks instead of the first convolution's input.
+        """
+        blocks = [f"blocks.{index}" for index in range(len(self.blocks))]
+        if coverage == "shortcuts":
+            return Placement(
+                layers=[f"{block}.conv2" for block in blocks],
+                weights_only=[f"{block}.conv1" for block in blocks],
+                sites=[f"{block}.{site}" for block in blocks for site in ("shortcut", "output")],
+            )
+        layers = [f"{block}.{conv}" for block in blocks for conv in ("conv1", "conv2")]
+        return Placement([*layers, "last"] if coverage == "body" else layers)
+
+    def pairs(self) -> list[Pair]:
+        """The two convolutions of each block, a ReLU between them."""
+        return [Pair(f"blocks.{index}.conv1", f"blocks.{index}.conv2") for index in range(len(self.blocks))]

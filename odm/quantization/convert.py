@@ -1,44 +1,51 @@
-"""A float network becomes a quantized one: named convolutions are put behind quantizers and calibrated."""
+"""A float network becomes a quantized one: named layers are put behind quantizers and calibrated."""
 
 from collections.abc import Callable, Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
 
-from odm.quantization.layer import QuantizedConv2d
+from odm.quantization.layer import QuantizedLayer
 from odm.quantization.offsets import Offset
-from odm.quantization.quantizer import ActivationQuantizer, WeightQuantizer
-from odm.quantization.statistics import observe, range_of
+from odm.quantization.quantizer import ActivationQuantizer
+from odm.quantization.statistics import observe
 
 
 def convert(
     network: nn.Module,
-    names: Iterable[str],
-    activation: Callable[[], ActivationQuantizer],
-    weight: Callable[[], WeightQuantizer],
+    activations: Mapping[str, ActivationQuantizer | None],
+    weight: Callable[[], nn.Module | None],
     offsets: Mapping[str, Offset],
 ) -> None:
-    """Replace the named convolutions in place; ranges are those of a new quantizer until set."""
-    for name in names:
-        conv = network.get_submodule(name)
-        assert isinstance(conv, nn.Conv2d), f"{name} is no convolution"
-        network.set_submodule(name, QuantizedConv2d(conv, activation(), weight(), offsets.get(name)))
+    """Put quantizers into the network, in place.
+
+    Args:
+        activations: by the name of a module: that of a layer gets the quantizer for its input (none: the weights
+            alone are quantized), an `nn.Identity` is replaced by it.
+        weight: makes a weight quantizer, one a layer; none leaves the weights in float.
+        offsets: by the name of a layer.
+    """
+    for name, activation in activations.items():
+        module = network.get_submodule(name)
+        if isinstance(module, nn.Identity):
+            assert activation is not None, f"{name} has nothing else to quantize"
+            network.set_submodule(name, activation)
+        else:
+            assert isinstance(module, nn.Conv2d | nn.Linear), f"{name} is neither a convolution nor linear"
+            network.set_submodule(name, QuantizedLayer(module, activation, weight(), offsets.get(name)))
 
 
 def calibrate(
     network: nn.Module,
-    names: Iterable[str],
+    activations: Mapping[str, ActivationQuantizer | None],
     offsets: Mapping[str, Offset],
     batches: Iterable[Tensor],
-    percentile: float,
-) -> dict[str, tuple[float, float]]:
-    """First activation ranges, by layer: percentiles of what each quantizer will see, averaged over batches.
+) -> None:
+    """Start the quantizers from what they will see, the network being still the float one without them."""
+    made = {name: activation for name, activation in activations.items() if activation is not None}
 
-    The network is still the float one; offsets are those that `convert` will put in front of the quantizers.
-    """
+    def seen(name: str, x: Tensor) -> Tensor:
+        return made[name].observe(offsets[name](x) if name in offsets else x)
 
-    def seen(name: str, x: Tensor) -> tuple[float, float]:
-        return range_of(offsets[name](x) if name in offsets else x, percentile)
-
-    found = observe(network, names, batches, seen)
-    return {name: tuple(torch.tensor(ranges).mean(0).tolist()) for name, ranges in found.items()}
+    for name, rows in observe(network, made, batches, seen).items():
+        made[name].start(torch.stack(rows))

@@ -1,46 +1,67 @@
-"""The quantized layer: a convolution, its two quantizers and, where chosen, an offset."""
+"""The quantized layer: a convolution or linear layer, its two quantizers and, where chosen, an offset."""
 
 from torch import Tensor, nn
 from torch.nn import functional
 
 from odm.quantization.offsets import Offset
-from odm.quantization.quantizer import ActivationQuantizer, WeightQuantizer
+from odm.quantization.quantizer import ActivationQuantizer
+from odm.quantization.statistics import channels_first
+
+FLOAT_BITS = 32
 
 
-class QuantizedConv2d(nn.Module):
-    """q(W) * q(x): a float convolution put behind its quantizers; its weights keep learning."""
+class QuantizedLayer(nn.Module):
+    """q(W) * q(x): a float layer put behind its quantizers; its weights keep learning.
+
+    `activation` is None where the weights alone are quantized, `weight` where the activations alone are.
+    """
 
     def __init__(
-        self, conv: nn.Conv2d, activation: ActivationQuantizer, weight: WeightQuantizer, offset: Offset | None = None
+        self,
+        layer: nn.Conv2d | nn.Linear,
+        activation: ActivationQuantizer | None,
+        weight: nn.Module | None,
+        offset: Offset | None = None,
     ) -> None:
         super().__init__()
-        self.conv = conv
+        self.layer = layer
         self.activation = activation
         self.weight = weight
         self.offset = offset
-        # The layer's last input before offset and quantizer, kept for regularizers and for the history when asked.
+        # The layer's last input before offset and quantizer, channels on axis 1 in a linear layer too
+        # (`channels_first`), kept for regularizers and for the history when asked.
         self.keeps_input = False
         self.input: Tensor | None = None
 
+    @property
+    def bits(self) -> tuple[int, int]:
+        """Of weights and of activations."""
+        return tuple(FLOAT_BITS if each is None else each.bits for each in (self.weight, self.activation))  # type: ignore[return-value]
+
     def corrected(self, x: Tensor) -> Tensor:
-        """What the quantizer sees."""
+        """What the quantizer sees of an input, channels on axis 1."""
         return x if self.offset is None else self.offset(x)
 
     def forward(self, x: Tensor) -> Tensor:
+        layer = self.layer
+        shape = x.shape
+        x = channels_first(layer, x)
         if self.keeps_input:
             self.input = x
-        quantized = self.activation(self.corrected(x))
-        if self.offset is not None and self.offset.undone:
-            quantized = self.offset.undo(quantized)
-        conv = self.conv
-        return functional.conv2d(
-            quantized, self.weight(conv.weight), conv.bias, conv.stride, conv.padding, conv.dilation, conv.groups
-        )
+        if self.activation is not None:
+            x = self.activation(self.corrected(x))
+            if self.offset is not None and self.offset.undone:
+                x = self.offset.undo(x)
+        weight = layer.weight if self.weight is None else self.weight(layer.weight)
+        if isinstance(layer, nn.Linear):
+            return functional.linear(x[..., 0].transpose(1, 2).reshape(shape), weight, layer.bias)
+        return functional.conv2d(x, weight, layer.bias, layer.stride, layer.padding, layer.dilation, layer.groups)
 
     def extra_repr(self) -> str:
-        return f"W{self.weight.bits}A{self.activation.bits}"
+        weight_bits, activation_bits = self.bits
+        return f"W{weight_bits}A{activation_bits}"
 
 
-def quantized_layers(network: nn.Module) -> dict[str, QuantizedConv2d]:
+def quantized_layers(network: nn.Module) -> dict[str, QuantizedLayer]:
     """The quantized layers of a network by name, in the order of the network."""
-    return {name: module for name, module in network.named_modules() if isinstance(module, QuantizedConv2d)}
+    return {name: module for name, module in network.named_modules() if isinstance(module, QuantizedLayer)}

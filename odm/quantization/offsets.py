@@ -77,6 +77,10 @@ class Offset(nn.Module):
         if self.scale is not None:
             self.scale.clamp_(min=1 / LARGEST_SCALE)
 
+    def storage(self) -> float:
+        """Numbers of 32 bits that inference must keep."""
+        return sum(each.numel() for each in self.parameters()) * self.bits / 32
+
     def parts(self) -> list[str]:
         return [name for name in ("shift", "scale") if getattr(self, name) is not None]
 

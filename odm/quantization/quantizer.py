@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from odm.quantization.statistics import range_of, ranges_of
+
 
 class _Quantize(torch.autograd.Function):
     """Value and gradients of Eq. 1 in one pass.
@@ -32,26 +34,34 @@ class _Quantize(torch.autograd.Function):
         (gradient,) = gradients
         x, lower, upper, quantized = ctx.saved_tensors
         # hardtanh's own gradient is 0 at the ends of its range, where Eq. 1 has 1: hence the next number outwards.
-        below_lower = torch.nextafter(lower, lower.new_tensor(-torch.inf)).item()
-        above_upper = torch.nextafter(upper, upper.new_tensor(torch.inf)).item()
-        inside = torch.ops.aten.hardtanh_backward(gradient, x, below_lower, above_upper)
+        if lower.ndim:
+            inside = gradient.masked_fill((x < lower) | (x > upper), 0)
+        else:
+            below_lower = torch.nextafter(lower, lower.new_tensor(-torch.inf)).item()
+            above_upper = torch.nextafter(upper, upper.new_tensor(torch.inf)).item()
+            inside = torch.ops.aten.hardtanh_backward(gradient, x, below_lower, above_upper)
         if not (_Quantize.range_gradients and (ctx.needs_input_grad[1] or ctx.needs_input_grad[2])):
             return inside, None, None, None, None
         # Beyond the bounds q is one of them: (q - l) / (u - l) is 1 above and 0 below.
         outside = gradient - inside
-        total = outside.sum()
-        above = (outside.mul_(quantized).sum() - lower * total) / (upper - lower)
+        total = _reduced(outside, lower)
+        above = (_reduced(outside.mul_(quantized), lower) - lower * total) / (upper - lower)
         below = total - above
         if ctx.residual:
             # Inside, dq/du = (round(v) - v) / (2^b - 1) = (q - x) / (u - l) = -dq/dl.
-            rounding = (quantized - x).mul_(inside).sum() / (upper - lower)
+            rounding = _reduced((quantized - x).mul_(inside), lower) / (upper - lower)
             above, below = above + rounding, below - rounding
         return inside, below, above, None, None
 
 
 def _number(bound: Tensor) -> Any:
     """A bound as a Python number on a CPU; elsewhere as it is, since reading it would make the host wait."""
-    return bound.item() if bound.device.type == "cpu" else bound
+    return bound.item() if bound.device.type == "cpu" and not bound.ndim else bound
+
+
+def _reduced(x: Tensor, bound: Tensor) -> Tensor:
+    """The sum of x over all that a bound holds for."""
+    return x.sum_to_size(bound.shape) if bound.ndim else x.sum()
 
 
 def quantize(x: Tensor, lower: Tensor, upper: Tensor, bits: int, residual: bool = True) -> Tensor:
@@ -65,7 +75,8 @@ def quantize(x: Tensor, lower: Tensor, upper: Tensor, bits: int, residual: bool 
 
     Args:
         x: any shape.
-        lower, upper: scalars (shape ()), lower < upper, in the units of x.
+        lower, upper: lower < upper, in the units of x; scalars (shape ()), or a pair for each part of x in a shape
+            that broadcasts to that of x.
         bits: 1 to 8; the result takes at most 2^bits values.
     """
     return _Quantize.apply(x, lower, upper, bits, residual)
@@ -82,19 +93,57 @@ def ranges_fixed() -> Iterator[None]:
 
 
 class ActivationQuantizer(nn.Module):
-    """A learned range [lower, upper], one a layer and the same for every image."""
+    """What quantizes an activation; the methods differ in it."""
+
+    def __init__(self, bits: int) -> None:
+        super().__init__()
+        self.bits = bits
+
+    def observe(self, x: Tensor) -> Tensor:
+        """What calibration keeps of a batch of the float network's activations; nothing here."""
+        return x.new_empty(0)
+
+    def start(self, seen: Tensor) -> None:
+        """Take the first state from what was kept, one row a batch."""
+
+    def settle(self) -> None:
+        """Restore what must hold after an optimizer step."""
+
+    def at_floor(self) -> bool:
+        """Whether `settle` holds a range open."""
+        return False
+
+    def storage(self) -> float:
+        """Numbers of 32 bits that inference must keep."""
+        return sum(each.numel() for each in self.parameters())
+
+    def operations(self) -> int:
+        """Float operations an element that inference makes to find its levels; none where they are fixed."""
+        return 0
+
+
+class LearnedRange(ActivationQuantizer):
+    """Eq. 1 with a learned range [lower, upper], one a layer and the same for every image."""
 
     # Least width of a range, relative to the first one; a narrower one would divide by nothing.
     FLOOR = 0.001
 
-    def __init__(self, bits: int, residual: bool = True) -> None:
-        super().__init__()
-        self.bits = bits
+    def __init__(self, bits: int, residual: bool = True, percentile: float = 99.0) -> None:
+        super().__init__(bits)
         self.residual = residual
+        self.percentile = percentile
         self.lower = nn.Parameter(torch.tensor(0.0))
         self.upper = nn.Parameter(torch.tensor(1.0))
         self.register_buffer("least", torch.tensor(self.FLOOR))
         self.least: Tensor
+
+    def observe(self, x: Tensor) -> Tensor:
+        """The percentile's mirror and the percentile."""
+        return torch.tensor(range_of(x, self.percentile))
+
+    def start(self, seen: Tensor) -> None:
+        """The mean over batches of each bound."""
+        self.set_range(*seen.mean(0).tolist())
 
     @torch.no_grad()
     def set_range(self, lower: float, upper: float) -> None:
@@ -105,12 +154,11 @@ class ActivationQuantizer(nn.Module):
         self.least.fill_(self.FLOOR * width)
 
     @torch.no_grad()
-    def keep_apart(self) -> None:
-        """Hold upper - lower at or above its floor after an optimizer step."""
+    def settle(self) -> None:
+        """Hold upper - lower at or above its floor."""
         self.upper.clamp_(min=self.lower + self.least)
 
     def at_floor(self) -> bool:
-        """Whether the floor holds the range open."""
         return bool(self.upper - self.lower <= self.least * 1.001)
 
     @property
@@ -130,32 +178,130 @@ class ActivationQuantizer(nn.Module):
         return f"bits={self.bits}, range=[{self.lower.item():.4g}, {self.upper.item():.4g}]"
 
 
+class ChannelRange(LearnedRange):
+    """Eq. 1 with a learned range for each channel of (N, C, H, W); the same for every image.
+
+    The number of channels is that of what calibration saw, or of the state that is loaded.
+    """
+
+    def __init__(self, bits: int, residual: bool = True, percentile: float = 99.0) -> None:
+        super().__init__(bits, residual, percentile)
+        self.resize(1)
+
+    def resize(self, channels: int) -> None:
+        """Ranges [0, 1] for a number of channels."""
+        self.lower = nn.Parameter(self.lower.new_zeros(channels))
+        self.upper = nn.Parameter(self.upper.new_ones(channels))
+        self.least = self.least.new_full((channels,), self.FLOOR)
+
+    def observe(self, x: Tensor) -> Tensor:
+        """The percentile's mirror and the percentile of each channel, shape (2, C)."""
+        return ranges_of(x, self.percentile)
+
+    @torch.no_grad()
+    def start(self, seen: Tensor) -> None:
+        lower, upper = seen.mean(0)
+        width = torch.where(upper > lower, upper - lower, 1.0)
+        self.resize(len(lower))
+        self.lower.copy_(lower)
+        self.upper.copy_(lower + width)
+        self.least.copy_(self.FLOOR * width)
+
+    def at_floor(self) -> bool:
+        return bool((self.upper - self.lower <= self.least * 1.001).any())
+
+    def forward(self, x: Tensor) -> Tensor:
+        lower, upper = self.lower.view(-1, 1, 1), self.upper.view(-1, 1, 1)
+        return quantize(x, lower, upper, self.bits, self.residual)
+
+    def extra_repr(self) -> str:
+        return f"bits={self.bits}, {self.lower.numel()} ranges"
+
+
 class WeightQuantizer(nn.Module):
-    """A symmetric range [-f(W), f(W)] taken from the weights at each step, one a layer, without gradient.
+    """Eq. 1 with a symmetric range [-f(W), f(W)] taken from the weights at each step, one a layer.
 
     The levels are odd multiples of s / 2: none of them is zero. At 2 bits they are -u, -u/3, u/3 and u.
     """
 
-    def __init__(self, bits: int, rule: str = "max", percentile: float = 99.0) -> None:
+    def __init__(self, bits: int, rule: str = "max", percentile: float = 99.0, range_gradient: bool = False) -> None:
         super().__init__()
         self.bits = bits
         self.rule = rule
         self.percentile = percentile
+        self.range_gradient = range_gradient
 
-    @torch.no_grad()
     def bound(self, weight: Tensor) -> Tensor:
-        """f(W), in the units of the weights, shape ()."""
-        size = weight.abs()
-        if self.rule == "percentile":
-            rank = max(1, round(self.percentile / 100 * size.numel()))
-            bound = size.flatten().kthvalue(rank).values
+        """f(W), in the units of the weights, shape (); without gradient unless it was asked for."""
+        if not self.range_gradient:
+            weight = weight.detach()
+        if self.rule == "mse":
+            bound = _least_error_bound(weight, self.bits)
+        elif self.rule == "max":
+            bound = weight.abs().amax()
         else:
-            bound = size.amax()
+            flat = weight.flatten() if self.rule == "signed_percentile" else weight.abs().flatten()
+            rank = max(1, round(self.percentile / 100 * flat.numel()))
+            bound = flat.kthvalue(rank).values.abs()  # where all weights are negative its size counts
         return bound.clamp(min=torch.finfo(weight.dtype).tiny)
 
     def forward(self, weight: Tensor) -> Tensor:
         bound = self.bound(weight)
         return quantize(weight, -bound, bound, self.bits)
 
+    def storage(self) -> float:
+        """Numbers of 32 bits that inference must keep beside the weights: the range is one of them already."""
+        return 0.0
+
     def extra_repr(self) -> str:
         return f"bits={self.bits}, rule={self.rule}"
+
+
+class CorrectedWeightQuantizer(WeightQuantizer):
+    """Weight clipping correction: the range is [-f(W) gamma, f(W) gamma], gamma learned, one a layer."""
+
+    # A gamma at or below 0 would leave no range.
+    FLOOR = 0.01
+
+    def __init__(
+        self, bits: int, rule: str = "percentile", percentile: float = 99.0, range_gradient: bool = False
+    ) -> None:
+        super().__init__(bits, rule, percentile, range_gradient)
+        self.gamma = nn.Parameter(torch.tensor(1.0))
+
+    def forward(self, weight: Tensor) -> Tensor:
+        bound = self.bound(weight) * self.gamma
+        return quantize(weight, -bound, bound, self.bits)
+
+    @torch.no_grad()
+    def settle(self) -> None:
+        """Hold gamma at or above its floor after an optimizer step."""
+        self.gamma.clamp_(min=self.FLOOR)
+
+    def at_floor(self) -> bool:
+        return bool(self.gamma <= self.FLOOR * 1.001)
+
+    def storage(self) -> float:
+        """gamma f(W), in place of a range that the weights would give."""
+        return 1.0
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, gamma={self.gamma.item():.4g}"
+
+
+@torch.no_grad()
+def _least_error_bound(weight: Tensor, bits: int) -> Tensor:
+    """The u for which quantizing weights to [-u, u] makes the least squared error, to 1%.
+
+    Searched over multiples of the largest |W|, down to 1/45, in three grids, each finer around the last one's best.
+    """
+    size = weight.flatten().abs()
+    most = 2 ** (bits - 1) - 1  # levels are +-(k + 1/2) steps with k up to this
+    bound = size.amax().clamp(min=1e-30)
+    whole = torch.arange(-3, 4, dtype=size.dtype, device=size.device)
+    for octaves in (torch.arange(0, -6, -0.5, dtype=size.dtype, device=size.device), whole / 8, whole / 32):
+        bounds = bound * 2**octaves
+        steps = bounds[:, None] / (most + 0.5)
+        errors = (size / steps).floor_().clamp_(max=most).add_(0.5).mul_(steps).sub_(size).square_().sum(1)
+        bound = bounds[errors.argmin()]
+    return bound

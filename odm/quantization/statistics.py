@@ -32,6 +32,14 @@ class Statistics:
         return self.channel_deviations.std(correction=0).item()
 
 
+def channels_first(layer: nn.Module, x: Tensor) -> Tensor:
+    """A layer's input with its channels on axis 1, as everything that looks at activations has them.
+
+    That of a linear layer, shape (N, ..., C), comes as (N, C, places, 1); any other as it is.
+    """
+    return x.reshape(len(x), -1, x.shape[-1]).transpose(1, 2)[..., None] if isinstance(layer, nn.Linear) else x
+
+
 def of_activation(x: Tensor, percentile: float) -> Statistics:
     """Statistics of one batch, shape (N, C, H, W); `percentile` and its mirror bound the range."""
     channel_deviations, channel_means = torch.std_mean(x, dim=(0, 2, 3), correction=0)
@@ -47,15 +55,27 @@ def range_of(x: Tensor, percentile: float) -> tuple[float, float]:
     return flat.kthvalue(flat.numel() - rank + 1).values.item(), flat.kthvalue(rank).values.item()
 
 
+def ranges_of(x: Tensor, percentile: float) -> Tensor:
+    """The same for each channel of x, shape (N, C, H, W); shape (2, C)."""
+    flat = x.transpose(0, 1).flatten(1)
+    rank = max(1, round(percentile / 100 * flat.shape[1]))
+    return torch.stack([flat.kthvalue(each, dim=1).values for each in (flat.shape[1] - rank + 1, rank)])
+
+
 @torch.no_grad()
 def observe(
     network: nn.Module, names: Iterable[str], batches: Iterable[Tensor], measure: Callable[[str, Tensor], T]
 ) -> dict[str, list[T]]:
-    """Run batches through a float network and measure the input of each named layer: a list, one entry a batch."""
+    """Run batches through a float network and measure the input of each named layer: a list, one entry a batch.
+
+    Inputs come as of `channels_first`. The network is in evaluation mode meanwhile, so that it stays as it is.
+    """
+    training = network.training
+    network.eval()
     found: dict[str, list[T]] = {name: [] for name in names}
     handles = [
         network.get_submodule(name).register_forward_pre_hook(
-            lambda _module, inputs, name=name: found[name].append(measure(name, inputs[0]))
+            lambda module, inputs, name=name: found[name].append(measure(name, channels_first(module, inputs[0])))
         )
         for name in found
     ]
@@ -63,6 +83,7 @@ def observe(
         for batch in batches:
             network(batch)
     finally:
+        network.train(training)
         for handle in handles:
             handle.remove()
     return found

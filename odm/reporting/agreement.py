@@ -14,7 +14,9 @@ LAYER = "agreement."
 
 def draw(suite: Suite) -> Figure:
     """Four panels for each network that has runs: agreement and cosine above, deviation and mismatch below."""
-    networks = [name for name in suite.networks if suite.of_network(name)]
+    networks = [name for name in suite.networks if suite.of_network(name)] or [
+        name for name in suite.dials if suite.of_network(name)
+    ]
     height = 6.6 + 0.2 * (max(len(suite.of_network(name)) for name in networks) // 4)
     figure = Figure(figsize=(9.5, height * len(networks)))
     for place, network in enumerate(networks):

@@ -37,7 +37,7 @@ class Test(Protocol):
 
 def draw(suite: Suite, test: Test, upscale: Upscale) -> Figure:
     """The two images on which the first network that has runs gains most over bicubic; of each a crop."""
-    network = next(name for name in suite.networks if suite.of_network(name))
+    network = next((name for name in suite.networks if suite.of_network(name)), next(iter(suite.networks)))
     places = gains(suite, network, test)[:IMAGES]
     if not places:
         figure = Figure(figsize=(10, 2))
@@ -83,7 +83,7 @@ def _shown(suite: Suite, network: str) -> list[Row]:
     """Of each method its highest and its lowest bits."""
     shown: list[Row] = []
     for method in suite.settings.methods:
-        rows = [row for row in suite.of_network(network) if row.method == method]
+        rows = [row for row in suite.compared(network) if row.method == method]
         shown += rows if len(rows) < 2 else [rows[0], rows[-1]]
     return shown
 

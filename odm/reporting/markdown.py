@@ -7,7 +7,7 @@ import pandas as pd
 
 from odm.reporting import published
 from odm.reporting.results import FLOAT, Suite
-from odm.reporting.tables import scores
+from odm.reporting.tables import LEAST_LOSS, scores
 from odm.reporting.uncertainty import CONFIDENCE, FEW, RESAMPLES
 from odm.settings import BICUBIC
 
@@ -21,6 +21,7 @@ def document(suite: Suite) -> str:
     for network in suite.networks:
         for images in suite.settings.images.test:
             parts += _ours(suite, network, images, lines)
+    parts += _dials(suite, lines)
     parts += [*_settings(suite), *_published(suite)]
     return "\n\n".join(parts) + "\n"
 
@@ -59,10 +60,60 @@ def _ours(suite: Suite, network: str, images: str, lines: list[dict[str, Any]]) 
             row |= cells
             alarms += alarm
         rows.append(row)
-    missing = [name for line in ours for name in (line.get("missing") or "").split()]
-    if missing:
-        alarms.append(f"{MISSING} Not finished: {', '.join(f'`{name}`' for name in missing)}.")
-    return [heading, _table(pd.DataFrame(rows)), *alarms]
+    return [heading, _table(pd.DataFrame(rows)), *alarms, *_missing(ours)]
+
+
+def _missing(lines: list[dict[str, Any]]) -> list[str]:
+    names = [name for line in lines for name in (line.get("missing") or "").split()]
+    return [f"{MISSING} Not finished: {', '.join(f'`{name}`' for name in names)}."] if names else []
+
+
+def _dials(suite: Suite, lines: list[dict[str, Any]]) -> list[str]:
+    """What the mismatch dial takes from each method, a table for each network, kind of dial and test set."""
+    tables = []
+    for base, kind in dict.fromkeys((dial.network, dial.kind) for dial in suite.settings.dials.values()):
+        for images in suite.settings.images.test:
+            turned = [
+                line
+                for line in lines
+                if (line["network"] == base or (line["base"], line["dial"]) == (base, kind))
+                and line["set"] == images
+                and line["method"] != BICUBIC
+            ]
+            floats = {line["network"]: line["psnr"] for line in turned if line["method"] == FLOAT}
+            rows = [line for line in turned if line["method"] != FLOAT]
+            bits = {(line["weight_bits"], line["activation_bits"]) for line in rows if line["network"] != base}
+            rows = [line for line in rows if (line["weight_bits"], line["activation_bits"]) in bits]
+            rows.sort(key=lambda line: (-line["weight_bits"], -line["activation_bits"], line["strength"]))
+            scale = suite.settings.networks[base].scale
+            tables.append(f"### {kind} of {base} x{scale} on {images}")
+            tables.append(_table(pd.DataFrame([_dial(line, floats[line["network"]]) for line in rows or turned])))
+            tables += _missing(turned)
+    if not tables:
+        return []
+    return [
+        "## Mismatch dial",
+        _bullets(
+            "Float networks of one function whose channels are set further apart by a factor (`scale`) or a constant "
+            "(`shift`) that the layer behind takes back; strength 0 is the network as pretrained.",
+            "Loss: PSNR below that of the same method at strength 0. Recovered: PSNR above plain's at this strength, "
+            f"as a share of what plain loses; empty where plain loses less than {LEAST_LOSS:.2f} dB.",
+            f"± and {MISSING} as above. A weight width of 32 is float.",
+        ),
+        *tables,
+    ]
+
+
+def _dial(line: dict[str, Any], float_psnr: float | None) -> dict[str, str]:
+    row = _row(line)
+    return {
+        "Strength": f"{line['strength']:g}",
+        "Network": line["network"],
+        "Float": _text(float_psnr, ".4f"),
+        **{key: row[key] for key in ("Method", "W/A", "Seeds", "PSNR")},
+        "Loss": _text(line.get("dial_loss"), "+.2f"),
+        "Recovered": _text(line.get("recovered"), ".0%"),
+    }
 
 
 def _row(line: dict[str, Any]) -> dict[str, str]:
@@ -71,7 +122,7 @@ def _row(line: dict[str, Any]) -> dict[str, str]:
     seeds = line["seeds"]
     if missing and seeds is not None:
         seeds = f"{line['finished']} of {seeds} {MISSING}"
-    measured = quantized and "quantized_layers" in line
+    measured = quantized and bool(line.get("quantized_layers"))
     return {
         "Method": line["method"],
         "W/A": "" if line["weight_bits"] is None else f"{line['weight_bits']}/{line['activation_bits']}",
@@ -198,8 +249,8 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, str]:
 
 def _value(value: Any) -> str:
     """As params.yaml would say it."""
-    if isinstance(value, bool):
-        return str(value).lower()
+    if value is None or isinstance(value, bool):
+        return "null" if value is None else str(value).lower()
     return np.format_float_positional(value, trim="-") if isinstance(value, float) else str(value)
 
 

@@ -19,7 +19,7 @@ MEAN, DEVIATION = PALETTE[0], PALETTE[1]
 
 def draw(suite: Suite) -> Figure:
     """For each network its most and least mismatched layers by channel, and below them all layers."""
-    names = list(suite.networks)
+    names = list(suite.floats)
     height = 6.6
     figure = Figure(figsize=(9.5, height * len(names)))
     for place, name in enumerate(names):
@@ -41,16 +41,17 @@ class Chosen:
 
 
 def chosen(suite: Suite, network: str, layers: Mapping[str, Layer]) -> Chosen:
-    """The layers that get offsets from the suite's method with the largest share of layers, the first of equals."""
+    """The layers that get offsets from the network's method with the largest share of layers, the first of equals."""
+    used = {row.method for row in suite.compared(network)}
     methods = {
         name: method
         for name, method in suite.settings.methods.items()
-        if method.kind == "odm" and method.offsets.kind != "none"
+        if name in used and method.kind == "odm" and method.offsets.kind != "none"
     }
     if not methods:
-        return Chosen([], [], "no method of the suite has offsets")
+        return Chosen([], [], "no run has offsets")
     name, method = max(methods.items(), key=lambda item: item[1].offsets.share)
-    covered: list[str] = build(suite.settings.networks[network]).quantizable(method.coverage)
+    covered = build(suite.settings.network_of(network)).placement(method.coverage).layers
     if missing := [layer for layer in covered if layer not in layers]:
         path = results.folder(suite.settings, network) / "mismatch.json"
         raise OdmError(f"{path}: lacks the layer {missing[0]}; run `odm mismatch {network}` again")

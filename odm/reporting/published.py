@@ -5,7 +5,7 @@ from importlib.resources import files
 
 import pandas as pd
 
-from odm.settings import Method, Settings
+from odm.settings import Edsr, Method, Settings
 
 MARKS = {
     "S": "read in a repository, its README or an abstract",
@@ -30,12 +30,29 @@ class Counterpart:
 
 
 FLOAT = Counterpart("FP32")
+_ECCV = {
+    (False, False): Counterpart("ODM v2 ablation a: baseline"),
+    (False, "cosine"): Counterpart("ODM v2 ablation b: coop MR"),
+    (True, False): Counterpart("ODM v2 ablation c: WCC"),
+    (True, "always"): Counterpart("ODM v2 ablation d: WCC + plain MR"),
+    (True, "cosine"): Counterpart("ODM v2"),
+}
+"""By weight clipping correction and the rule of the mismatch regularization, if there is one."""
+_RIVALS = {"pams": "PAMS", "daq": "DAQ (60 epochs)", "ddtb": "DDTB"}
+"""Theirs, where they quantize what their papers do."""
 
 
 def counterpart(method: Method) -> Counterpart | None:
-    """What is published of a method: nothing of its ablations, nor of v1 itself, whose successor stands in for it."""
+    """What is published of a method: nothing of v1's ablations, nor of v1 itself, whose successor stands in for it."""
     if method.kind == "plain":  # the baseline of v2's ablation: learned ranges and L1 alone
         return Counterpart("ODM v2 ablation a: baseline")
+    if method.kind == "odm_eccv":
+        parts = (method.correction, method.regularizer != "none" and method.cooperation.rule)
+        return _ECCV.get(parts)
+    if method.kind in _RIVALS:
+        return Counterpart(_RIVALS[method.kind], same=method.coverage in ("shortcuts", "dense"))
+    if method.kind != "odm":
+        return None
     whole = method.regularizer != "none" and method.cooperation.rule != "always" and method.offsets.kind == "both"
     return Counterpart("ODM v2", same=False) if whole else None
 
@@ -49,7 +66,8 @@ def read() -> pd.DataFrame:
 def same_network(settings: Settings, network: str) -> bool:
     """Whether a network is the published EDSR-baseline: 64 channels, 16 blocks, trained on DIV2K."""
     ours = settings.networks[network]
-    return (ours.backbone, ours.channels, ours.blocks) == ("edsr", 64, 16) and settings.images.train == ["div2k_train"]
+    same = isinstance(ours, Edsr) and (ours.channels, ours.blocks) == (64, 16)
+    return same and settings.images.train == ["div2k_train"]
 
 
 def psnr(answer: Counterpart, scale: int, weight_bits: int, activation_bits: int, images: str) -> str | None:

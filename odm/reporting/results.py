@@ -45,6 +45,7 @@ class Metrics(BaseModel):
     extra_storage_k: float
     gmac: float
     bitops_t: float
+    extra_bitops_t: float = 0.0
     quantized_layers: list[str] = []
     coverage: str | None = None
     offsets: dict[str, list[str]] = {}
@@ -133,51 +134,75 @@ class Suite:
 
     settings: Settings
     networks: dict[str, Row]
-    """The float networks."""
+    """The float networks that were pretrained."""
+    dials: dict[str, Row]
+    """Those that a dial made from them."""
     quantized: list[Row]
     """By network, then by bits descending, then by method in the order of the settings."""
+
+    @property
+    def floats(self) -> dict[str, Row]:
+        return self.networks | self.dials
 
     def of_network(self, network: str) -> list[Row]:
         return [row for row in self.quantized if row.network == network]
 
+    def compared(self, network: str) -> list[Row]:
+        """Rows whose weights are quantized too; the others are controls, unless there is nothing else."""
+        rows = self.of_network(network)
+        return [row for row in rows if row.weight_bits < FLOAT_BITS] or rows
+
     def all_rows(self) -> list[Row]:
-        return [each for name, row in self.networks.items() for each in (row, *self.of_network(name))]
+        return [each for name, row in self.floats.items() for each in (row, *self.of_network(name))]
 
     def results(self) -> list[Result]:
         return [result for row in self.all_rows() for result in row.results]
 
     def baseline(self, row: Row) -> Row:
-        """What a quantized row is held against: the plain method at the same bits if there is one, else float."""
+        """What a quantized row is held against: the first plain method at the same bits if there is one, else float."""
         bits = (row.weight_bits, row.activation_bits)
-        if not self._is_plain(row):
-            for other in self.of_network(row.network):
-                if (other.weight_bits, other.activation_bits) == bits and self._is_plain(other):
-                    return other
-        return self.networks[row.network]
+        for other in self.of_network(row.network):
+            if (other.weight_bits, other.activation_bits) == bits and self.is_plain(other):
+                return self.floats[row.network] if other is row else other
+        return self.floats[row.network]
 
-    def _is_plain(self, row: Row) -> bool:
-        return self.settings.methods[row.method].kind == "plain"
+    def like(self, row: Row, network: str) -> Row | None:
+        """The row of the same method and bits on another network."""
+        key = (row.method, row.weight_bits, row.activation_bits)
+        rows = (self.floats[network], *self.of_network(network))
+        return next((each for each in rows if (each.method, each.weight_bits, each.activation_bits) == key), None)
+
+    def strength(self, network: str) -> float | None:
+        """Where the dial stands: 0 for a network that dials are made from, None for one without."""
+        dials = self.settings.dials
+        if network in dials:
+            return dials[network].strength
+        return 0.0 if any(dial.network == network for dial in dials.values()) else None
+
+    def is_plain(self, row: Row) -> bool:
+        return row.method != FLOAT and self.settings.methods[row.method].kind == "plain"
 
 
 def read(settings: Settings) -> Suite:
     """Read all metrics and timings of a suite. A missing file gives a result without them, a damaged one OdmError."""
-    networks = {}
-    for name, network in settings.networks.items():
-        result = _result(settings, name, name, FLOAT_BITS, FLOAT_BITS, network.seed)
-        networks[name] = Row(name, FLOAT, FLOAT_BITS, FLOAT_BITS, (result,))
+    floats = {}
+    for name in settings.floats:
+        result = _result(settings, name, name, FLOAT_BITS, FLOAT_BITS, settings.network_of(name).seed)
+        floats[name] = Row(name, FLOAT, FLOAT_BITS, FLOAT_BITS, (result,))
     groups: dict[tuple[str, str, int, int], list[Result]] = {}
     for name, run in settings.runs.items():
         result = _result(settings, name, run.network, run.weight_bits, run.activation_bits, run.seed)
         groups.setdefault((run.network, run.method, run.weight_bits, run.activation_bits), []).append(result)
     rows = [Row(*key, tuple(results)) for key, results in groups.items()]
-    place, method = list(settings.networks).index, list(settings.methods).index
+    place, method = settings.floats.index, list(settings.methods).index
     rows.sort(key=lambda row: (place(row.network), -row.weight_bits, -row.activation_bits, method(row.method)))
-    return Suite(settings, networks, rows)
+    networks, dials = ({name: floats[name] for name in names} for names in (settings.networks, settings.dials))
+    return Suite(settings, networks, dials, rows)
 
 
 def folder(settings: Settings, name: str) -> Path:
     """Where the steps put what they make of a network or a run."""
-    return settings.results / ("networks" if name in settings.networks else "runs") / name
+    return settings.results / ("networks" if name in settings.floats else "runs") / name
 
 
 def _result(settings: Settings, name: str, network: str, weight_bits: int, activation_bits: int, seed: int) -> Result:
@@ -188,8 +213,8 @@ def _result(settings: Settings, name: str, network: str, weight_bits: int, activ
         found = (metrics.network, metrics.weight_bits, metrics.activation_bits, metrics.seed)
         if found != (network, weight_bits, activation_bits, seed):
             raise OdmError(f"{path}: written under other settings (network, bits or seed); {again}")
-        if metrics.scale != settings.networks[network].scale:
-            raise OdmError(f"{path}: of scale {metrics.scale}, not {settings.networks[network].scale}; {again}")
+        if metrics.scale != (scale := settings.network_of(network).scale):
+            raise OdmError(f"{path}: of scale {metrics.scale}, not {scale}; {again}")
         for images in settings.images.test:
             if not metrics.scores.get(images):
                 raise OdmError(f"{path}: has no scores for the images of '{images}'; {again}")

@@ -91,4 +91,6 @@ def colour(suite: Suite, method: str) -> str:
 
 
 def marker(suite: Suite, method: str) -> str:
-    return MARKERS[list(suite.settings.methods).index(method) % len(MARKERS)]
+    """Another one for the same colour, where there are more methods than colours."""
+    place = list(suite.settings.methods).index(method)
+    return MARKERS[(place + place // len(PALETTE)) % len(MARKERS)]

@@ -9,6 +9,9 @@ from odm.reporting.results import Metrics, Row, Scores, Suite
 from odm.reporting.uncertainty import interval, mean
 from odm.settings import BICUBIC
 
+LEAST_LOSS = 0.05
+"""dB that `plain` must lose to the dial for a share of it to mean something."""
+
 # Of every number, the digits that tables.csv keeps; what is not there is an empty cell.
 DIGITS = {
     "psnr": 4,
@@ -19,6 +22,8 @@ DIGITS = {
     "difference": 4,
     "difference_low": 4,
     "difference_high": 4,
+    "dial_loss": 4,
+    "recovered": 4,
     "bitops_t": 4,
     "gmac": 4,
     "storage_k": 4,
@@ -33,7 +38,7 @@ def scores(suite: Suite) -> list[dict[str, Any]]:
     Order: by network and test set; in each bicubic, float, then by bits descending.
     """
     lines: list[dict[str, Any]] = []
-    for network, float_row in suite.networks.items():
+    for network, float_row in suite.floats.items():
         for images in suite.settings.images.test:
             lines.append(_bicubic(suite, float_row, images))
             lines.extend(_line(suite, row, images) for row in (float_row, *suite.of_network(network)))
@@ -58,7 +63,7 @@ def _bicubic(suite: Suite, float_row: Row, images: str) -> dict[str, Any]:
 
 
 def _line(suite: Suite, row: Row, images: str) -> dict[str, Any]:
-    float_row = suite.networks[row.network]
+    float_row = suite.floats[row.network]
     found = row.finished
     psnr = row.mean(images, "psnr")
     line = _identity(suite, row, images) | {
@@ -74,18 +79,39 @@ def _line(suite: Suite, row: Row, images: str) -> dict[str, Any]:
     if row is not float_row:
         line["delta_float"] = _less(psnr, float_row.mean(images, "psnr"))
         line |= _difference(suite, row, images)
+    line |= _dial(suite, row, images)
     return line | (_cost(found[0]) if found else {})
 
 
 def _identity(suite: Suite, row: Row, images: str) -> dict[str, Any]:
     return {
-        "scale": suite.settings.networks[row.network].scale,
+        "scale": suite.settings.network_of(row.network).scale,
         "network": row.network,
         "method": row.method,
         "weight_bits": row.weight_bits,
         "activation_bits": row.activation_bits,
         "set": images,
+        "strength": suite.strength(row.network),
+        "base": suite.settings.base_of(row.network) if row.network in suite.dials else None,
+        "dial": suite.settings.dials[row.network].kind if row.network in suite.dials else None,
     }
+
+
+def _dial(suite: Suite, row: Row, images: str) -> dict[str, Any]:
+    """dB below the same method without the dial, and the share won back of what `plain` loses by it."""
+    if row.network not in suite.dials:
+        return {}
+    base = suite.settings.base_of(row.network)
+
+    def loss(each: Row) -> float | None:
+        there = suite.like(each, base)
+        return _less(there.mean(images, "psnr"), each.mean(images, "psnr")) if there else None
+
+    plain = suite.baseline(row)
+    lost = loss(plain) if suite.is_plain(plain) else None
+    won = _less(row.mean(images, "psnr"), plain.mean(images, "psnr"))
+    share = won / lost if won is not None and lost is not None and lost >= LEAST_LOSS else None
+    return {"dial_loss": loss(row), "recovered": share}
 
 
 def _difference(suite: Suite, row: Row, images: str) -> dict[str, Any]:
@@ -127,7 +153,8 @@ def _less(ours: float | None, theirs: float | None) -> float | None:
 SCORE_COLUMNS = [
     *("scale", "network", "method", "weight_bits", "activation_bits", "set"),
     *("images", "seeds", "finished", "missing", "psnr", "psnr_spread", "ssim", "ssim_spread", "delta_float"),
-    *("against", "difference", "difference_low", "difference_high", "quantized_layers", "coverage"),
+    *("against", "difference", "difference_low", "difference_high", "base", "dial", "strength", "dial_loss"),
+    *("recovered", "quantized_layers", "coverage"),
     *("shift_layers", "scale_layers", "bitops_t", "gmac", "storage_k", "extra_storage_k", "parameters"),
 ]
 

@@ -30,7 +30,7 @@ def draw(suite: Suite) -> Figure:
 
 def _panel(suite: Suite, network: str, images: str, axes: Axes) -> None:
     axes.set_title(f"{network} x{suite.settings.networks[network].scale} on {images}")
-    rows = suite.of_network(network)
+    rows = suite.compared(network)
     done = [row for row in rows if not row.missing]
     references = _references(suite, network, images)
     if not done and not references:

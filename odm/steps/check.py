@@ -1,53 +1,105 @@
 """`odm check`: what a run of the suite will do, before it does it."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import nn
 
 from odm.device import cpu_name, device_of, placed
+from odm.errors import OdmError
 from odm.images.catalogue import CATALOGUE, Packaged
 from odm.methods.build import METHODS
 from odm.networks.build import build
-from odm.settings import Settings
+from odm.settings import Settings, Training
+from odm.training.estimate import CARDS, LONGEST_ON_A_CPU, duration, macs_a_pixel, refuse
+
+# Multiply-accumulates of a step that a CPU is timed at: well under a second of one thread.
+MOST_TIMED = 4e9
+# Smaller patches than this cost more than their share.
+LEAST_PATCH = 16
 
 
 def run(settings: Settings) -> None:
-    """Print jobs, images, steps and an estimate of the time, from a few training steps that are really timed."""
-    device = device_of(settings)
+    """Print jobs, images, steps, and estimates of disk and time, these from training steps that are really timed.
+
+    OdmError, after all that, if the settings' device is not there or is a CPU that would not train so much.
+    """
+    missing = None
+    try:
+        device = device_of(settings)
+    except OdmError as error:
+        device, missing = torch.device("cpu"), error
     for split in ("train", "test"):
         names = getattr(settings.images, split)
         print(f"{split} images: {', '.join(f'{name} ({_count(name, settings)})' for name in names)}")
-    # data twice; pretrain, mismatch and evaluate a network; train and evaluate a run; tables and figures
-    jobs = 2 + 3 * len(settings.networks) + 2 * len(settings.runs) + 2
-    print(f"{jobs} jobs: {len(settings.networks)} networks to pretrain, {len(settings.runs)} runs to train")
+    # data twice; pretrain or dial, mismatch and evaluate a network; train and evaluate a run; tables and figures
+    jobs = 2 + 3 * len(settings.floats) + 2 * len(settings.runs) + 2
+    dials = f"{len(settings.dials)} dials to turn, " if settings.dials else ""
+    print(f"{jobs} jobs: {len(settings.networks)} networks to pretrain, {dials}{len(settings.runs)} runs to train")
 
-    seconds = 0.0
-    step = {}
+    parameters = {}
+    work: dict[str, float] = {}  # multiply-accumulates by job, an overhead of its method's steps among them
+    seconds: dict[str, float] = {}  # by job
+    step: dict[str, dict[str, tuple[float, float]]] = {}
     for name, network_settings in settings.networks.items():
         network = placed(build(network_settings), device)
-        step[name] = {
-            kind: _seconds_a_step(network, training.batch, training.patch, device)
-            for kind, training in (("pretraining", settings.pretraining), ("qat", settings.qat))
-        }
-        seconds += step[name]["pretraining"] * settings.pretraining.steps
-        print(
-            f"  {name}: {sum(each.numel() for each in network.parameters()):,} parameters, "
-            f"{settings.pretraining.steps} steps of {step[name]['pretraining'] * 1e3:.0f} ms"
-        )
-    for run_settings in settings.runs.values():
-        kind = settings.methods[run_settings.method].kind
-        seconds += step[run_settings.network]["qat"] * METHODS[kind].STEP_COST * settings.qat.steps
+        parameters[name] = sum(each.numel() for each in network.parameters())
+        macs = macs_a_pixel(network)
+        step[name] = {}
+        timed: dict[tuple[int, int], float] = {}
+        for kind, training in (("pretraining", settings.pretraining), ("qat", settings.qat)):
+            pixels = training.batch * training.patch**2
+            size = _timed_size(training, macs) if device.type == "cpu" else (training.batch, training.patch)
+            if size not in timed:
+                timed[size] = _seconds_a_step(network, *size, device)
+            step[name][kind] = (macs * pixels, timed[size] * pixels / (size[0] * size[1] ** 2))
+        given = getattr(network_settings, "weights", None)
+        if not given:
+            work[name], seconds[name] = (each * settings.pretraining.steps for each in step[name]["pretraining"])
+        steps = f"{settings.pretraining.steps} steps of {step[name]['pretraining'][1] * 1e3:.0f} ms"
+        print(f"  {name}: {parameters[name]:,} parameters, {f'weights of {given}' if given else steps}")
+    for name, run_settings in settings.runs.items():
+        steps_of_it = METHODS[settings.methods[run_settings.method].kind].STEP_COST * settings.qat.steps
+        work[name], seconds[name] = (each * steps_of_it for each in step[settings.base_of(run_settings.network)]["qat"])
     print(f"  {len(settings.runs)} runs of {settings.qat.steps} steps each")
+
+    print(_disk(settings, parameters))
+    total = sum(seconds.values())
+    if missing or total > LONGEST_ON_A_CPU * 3600:
+        for card, speed in CARDS.items():
+            print(f"about {duration(sum(work.values()) / (speed * 1e9))} on one {card}: computed, never timed on one")
     where = (
         torch.cuda.get_device_name(device)
         if device.type == "cuda"
         else f"{cpu_name()}, {settings.threads} thread(s) a job"
     )
-    print(
-        f"about {_duration(seconds)} of training one job after another on {where}; less as far as jobs run side by side"
+    print(f"about {duration(total)} of training one job after another on {where}; less as far as jobs run side by side")
+    if missing:
+        raise missing
+    if device.type == "cpu":
+        for name, each in seconds.items():
+            refuse(settings, name, each)
+
+
+def _disk(settings: Settings, parameters: Mapping[str, int]) -> str:
+    """What the suite takes on disk, in one line."""
+    names = [*settings.images.train, *settings.images.test]
+    shrunk = sum(1 / scale**2 for scale in settings.images.scales)
+    known = [CATALOGUE[name] for name in names if name not in settings.images.folders]
+    images = 3 * (1 + shrunk) * sum(entry.area for entry in known)
+    mine = " and your folders" if len(known) < len(names) else ""
+    stored = sum(parameters[settings.base_of(name)] for name in settings.floats)
+    stored += sum(parameters[settings.base_of(each.network)] for each in settings.runs.values())
+    # A checkpoint holds the network and Adam's two moments, and goes when its job is done.
+    return (
+        f"disk: about {_size(images)} of images{mine} as they are read in training, {_size(4 * stored)} of weights "
+        f"(DVC keeps a second copy of both), up to {_size(12 * max(parameters.values()))} of checkpoint a running job"
     )
+
+
+def _size(count: float) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
 
 
 def _count(name: str, settings: Settings) -> str:
@@ -55,6 +107,16 @@ def _count(name: str, settings: Settings) -> str:
         return f"your folder {settings.images.folders[name]}"
     entry = CATALOGUE[name]
     return f"{len(entry.images) if isinstance(entry, Packaged) else entry.count} images"
+
+
+def _timed_size(training: Training, macs: float) -> tuple[int, int]:
+    """Batch and patch that a CPU is timed at: of a large step a part, which the whole is counted from by its pixels."""
+    batch, patch = training.batch, training.patch
+    while batch > 1 and macs * batch * patch**2 > MOST_TIMED:
+        batch //= 2
+    while patch > LEAST_PATCH and macs * batch * patch**2 > MOST_TIMED:
+        patch = max(LEAST_PATCH, patch // 2)
+    return batch, patch
 
 
 def _seconds_a_step(network: nn.Module, batch: int, patch: int, device: torch.device) -> float:
@@ -74,11 +136,3 @@ def _timed(call: Callable[[], None]) -> float:
     began = time.perf_counter()
     call()
     return time.perf_counter() - began
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    if seconds < 5400:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"

@@ -1,4 +1,4 @@
-"""`odm evaluate <network or run>`: score it on every test image, and count what it costs."""
+"""`odm evaluate <network, dial or run>`: score it on every test image, and count what it costs."""
 
 import math
 import time
@@ -40,13 +40,13 @@ def run(settings: Settings, name: str) -> None:
         output = inference.upscale(network, low)  # ends on the host, so a GPU has finished
         seconds += time.perf_counter() - began
         scores.setdefault(set_name, {})[image] = _score(output, high, scale, f"{name}: '{image}' of '{set_name}'")
-        if name in settings.networks:
+        if name in settings.floats:
             enlarged = imresize(low, Fraction(scale))
             bicubic.setdefault(set_name, {})[image] = _score(
                 enlarged, high, scale, f"bicubic: '{image}' of '{set_name}'"
             )
 
-    out = settings.results / ("networks" if name in settings.networks else "runs") / name
+    out = settings.results / ("networks" if name in settings.floats else "runs") / name
     description = _description(settings, name, network, device)
     write_json(out / "metrics.json", description | {"scores": scores, "bicubic": bicubic or None})
     # Means alone: what `dvc metrics show` has room for.
@@ -92,14 +92,13 @@ def _description(settings: Settings, name: str, network: Backbone, device: torch
         "threads": settings.threads,
         "versions": {"odm": __version__, "torch": torch.__version__, "scikit-image": version("scikit-image")},
     }
-    if name in settings.networks:
-        float_settings = settings.networks[name]
+    if name in settings.floats:
         return shared | {
             "network": name,
             "method": "float",
             "weight_bits": 32,
             "activation_bits": 32,
-            "seed": float_settings.seed,
+            "seed": settings.network_of(name).seed,
             "coverage": None,
         }
     run_settings = settings.runs[name]

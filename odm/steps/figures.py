@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from odm import inference
 from odm.device import device_of
 from odm.images.prepared import Prepared
-from odm.reporting import agreement, crops, mismatch, results, tradeoff
+from odm.reporting import agreement, crops, dial, mismatch, results, tradeoff
 from odm.reporting.style import save, styled
 from odm.settings import Settings
 
@@ -24,4 +24,5 @@ def run(settings: Settings) -> None:
         save(tradeoff.draw(suite), folder / "tradeoff.png")
         save(agreement.draw(suite), folder / "agreement.png")
         save(mismatch.draw(suite), folder / "mismatch.png")
+        save(dial.draw(suite), folder / "dial.png")
         save(crops.draw(suite, test, upscale), folder / "crops.png")

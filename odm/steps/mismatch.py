@@ -1,4 +1,4 @@
-"""`odm mismatch <network>`: measure, on the float network, how much channels differ in each layer."""
+"""`odm mismatch <network or dial>`: measure, on the float network, how much channels differ in each layer."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from odm.training.batches import on_device
 
 
 def run(settings: Settings, name: str) -> None:
-    network_settings = settings.networks[name]
+    network_settings = settings.network_of(name)
     device = device_of(settings)
     network = inference.load(settings, name, device)
     patches = Patches(
@@ -26,7 +26,7 @@ def run(settings: Settings, name: str) -> None:
     batches = on_device(patches, device)
     lows = (batches(step)[0] for step in range(settings.mismatch.batches))
     # The widest coverage, so that methods with any coverage find their layers here.
-    names = network.quantizable("body")
+    names = network.placement("body").layers
     percentile = settings.mismatch.percentile
     found = observe(network, names, lows, lambda _name, x: of_activation(x, percentile))
 
@@ -44,8 +44,7 @@ def run(settings: Settings, name: str) -> None:
             "channel_deviations": mean.channel_deviations.tolist(),
         }
     out = settings.results / "networks" / name / "mismatch.json"
-    write_json(
-        out, {"network": name, "settings": digest(network_settings, settings.mismatch, settings.qat), "layers": layers}
-    )
+    measured_under = digest(settings.digest_of(name), settings.mismatch, settings.qat)
+    write_json(out, {"network": name, "settings": measured_under, "layers": layers})
     most = max(layers, key=lambda layer: layers[layer]["mean_mismatch"])
     print(f"{out}: {len(layers)} layers; channel means differ most in {most}")

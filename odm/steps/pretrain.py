@@ -1,15 +1,18 @@
-"""`odm pretrain <network>`: train a float network."""
+"""`odm pretrain <network>`: train a float network, or take over one that was trained elsewhere."""
 
 import shutil
 from pathlib import Path
+
+import torch
 
 from odm import fingerprint, seeds, weights
 from odm.device import device_of, placed
 from odm.images.patches import Patches
 from odm.images.prepared import Prepared
 from odm.networks.build import build
+from odm.networks.custom import Custom
 from odm.settings import Settings
-from odm.training import history
+from odm.training import estimate, history
 from odm.training.batches import on_device
 from odm.training.loop import fit
 from odm.training.objective import Objective
@@ -22,7 +25,14 @@ def run(settings: Settings, name: str) -> None:
     out = settings.results / "networks" / name
     checkpoints = Path("checkpoints") / settings.suite / "networks" / name
 
-    network = placed(build(network_settings), device)
+    network = build(network_settings)
+    given = getattr(network_settings, "weights", None)
+    if given is not None:
+        assert isinstance(network, Custom)
+        network.take(Path(given).expanduser())
+    network = placed(network, device)
+    if given is None:
+        estimate.allow(settings, name, network, training)
     patches = Patches(
         Prepared(data),
         network_settings.scale,
@@ -30,9 +40,18 @@ def run(settings: Settings, name: str) -> None:
         training.patch,
         seeds.named(network_settings.seed, "patches"),
     )
+    batches = on_device(patches, device)
+    if given is not None:
+        low, high = batches(0)
+        with torch.no_grad():
+            loss = (network.eval()(low) - high).abs().mean().item()
+        weights.save(out / "weights.safetensors", network, settings.digest_of(name))
+        history.write(out / "history.csv", [{"step": 0, "rate": 0.0, "loss": loss}])
+        print(f"{out}/weights.safetensors: those of {given}; loss {loss:.3f} on a batch")
+        return
     rows = fit(
         network,
-        on_device(patches, device),
+        batches,
         [{"params": list(network.parameters()), "lr": training.rate}],
         training,
         Objective(),

@@ -11,14 +11,14 @@ from odm.images.patches import Patches
 from odm.images.prepared import Prepared
 from odm.methods.build import build
 from odm.settings import Settings
-from odm.training import history
+from odm.training import estimate, history
 from odm.training.batches import on_device
 from odm.training.loop import fit
 
 
 def run(settings: Settings, name: str) -> None:
     run_settings, training = settings.runs[name], settings.qat
-    network_settings = settings.networks[run_settings.network]
+    network_settings = settings.network_of(run_settings.network)
     device = device_of(settings)
     data = settings.results / "data" / "train.safetensors"
     float_network = settings.results / "networks" / run_settings.network
@@ -35,6 +35,7 @@ def run(settings: Settings, name: str) -> None:
     batches = on_device(patches, device)
     network = inference.load(settings, run_settings.network, device)
     method = build(settings, run_settings, network)
+    estimate.allow(settings, name, network, training, method.STEP_COST)
     measured = read_json(float_network / "mismatch.json").get("layers", {})
     if not set(method.names) <= measured.keys():
         raise OdmError(f"{float_network}/mismatch.json: not of this network; run `odm mismatch {run_settings.network}`")

@@ -1,6 +1,7 @@
 """Cooperative regularization: the regularizer's gradient is used where it agrees with the reconstruction's (Eq. 4)."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -8,6 +9,9 @@ from torch import Tensor, nn
 
 from odm.quantization.quantizer import ranges_fixed
 from odm.settings import Cooperation
+
+# By layer, the gradients of reconstruction and regularizer, flattened.
+Pairs = dict[str, tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -23,39 +27,63 @@ class Agreement:
 
 
 def backward(
-    reconstruction: Tensor, regularizer: Tensor, theta: Mapping[str, Sequence[nn.Parameter]], rule: Cooperation
-) -> dict[str, tuple[Tensor, Tensor]]:
+    reconstruction: Tensor,
+    regularizer: Tensor,
+    theta: Mapping[str, Sequence[nn.Parameter]],
+    rule: Cooperation,
+    followers: Mapping[str, Sequence[nn.Parameter]] | None = None,
+    through_ranges: bool = False,
+) -> Pairs:
     """Fill `.grad` with gR + w gV, from one forward pass and two backward passes.
 
     Args:
         reconstruction, regularizer: scalar losses of the same forward pass.
         theta: by layer, the parameters that the regularizer may move; all others follow the reconstruction.
         rule: what w is; for `sign` 1 where the compared scope agrees and 0 where not, for `cosine` (cos + 1) / 2.
+        followers: by layer, parameters that the regularizer moves too, with the w of their layer or network, to which
+            they have no say; with one of their own where elements are compared or nothing of their layer is.
+        through_ranges: whether bounds have a part in the regularizer's gradient.
 
     Returns:
-        By layer that both losses reach, the two gradients before they were joined, flattened.
+        By layer of theta that both losses reach, the two gradients before they were joined, flattened.
     """
-    flat = [parameter for layer in theta.values() for parameter in layer]
-    with ranges_fixed():
+    followers = followers or {}
+    flat = [parameter for group in (theta, followers) for layer in group.values() for parameter in layer]
+    with nullcontext() if through_ranges else ranges_fixed():
         regular = torch.autograd.grad(regularizer, flat, retain_graph=True, allow_unused=True)
     reconstruction.backward()
     of = dict(zip(flat, regular, strict=True))
 
-    pairs: dict[str, tuple[Tensor, Tensor]] = {}
-    members: dict[str, list[nn.Parameter]] = {}
-    for name, layer in theta.items():
-        reached = [parameter for parameter in layer if of[parameter] is not None and parameter.grad is not None]
-        if reached:
-            members[name] = reached
-            pairs[name] = (
-                torch.cat([parameter.grad.flatten() for parameter in reached if parameter.grad is not None]),
-                torch.cat([of[parameter].flatten() for parameter in reached]),
-            )
+    def paired(group: Mapping[str, Sequence[nn.Parameter]]) -> tuple[dict[str, list[nn.Parameter]], Pairs]:
+        members = {}
+        pairs = {}
+        for name, layer in group.items():
+            reached = [parameter for parameter in layer if of[parameter] is not None and parameter.grad is not None]
+            if reached:
+                members[name] = reached
+                pairs[name] = (
+                    torch.cat([parameter.grad.flatten() for parameter in reached if parameter.grad is not None]),
+                    torch.cat([of[parameter].flatten() for parameter in reached]),
+                )
+        return members, pairs
+
+    def join(members: Mapping[str, list[nn.Parameter]], pairs: Pairs, weights: Mapping[str, Tensor | float]) -> None:
+        for name, reached in members.items():
+            joined = pairs[name][0] + weights[name] * pairs[name][1]
+            for parameter, gradient in zip(reached, joined.split([each.numel() for each in reached]), strict=True):
+                parameter.grad.copy_(gradient.view_as(parameter))  # type: ignore[union-attr]
+
+    members, pairs = paired(theta)
     weights = _weights(pairs, rule)
-    for name, reached in members.items():
-        joined = pairs[name][0] + weights[name] * pairs[name][1]
-        for parameter, gradient in zip(reached, joined.split([each.numel() for each in reached]), strict=True):
-            parameter.grad.copy_(gradient.view_as(parameter))  # type: ignore[union-attr]
+    join(members, pairs, weights)
+    members, following = paired(followers)
+    if following:
+        own = _weights(following, rule)
+        if rule.scope == "network":
+            own = dict.fromkeys(following, next(iter(weights.values())))
+        elif rule.scope == "layer":
+            own |= {name: weight for name, weight in weights.items() if name in own}
+        join(members, following, own)
     return pairs
 
 

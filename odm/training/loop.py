@@ -36,7 +36,7 @@ def fit(
     """Train in place, going on from the checkpoint `saved` if it is of the same `identity`; returns the history.
 
     Args:
-        groups: parameter groups for Adam, each with its first `lr`.
+        groups: parameter groups for Adam, each with its first `lr`, which one that is `constant` keeps.
         identity: digest of all that the result depends on.
     """
     optimizer = torch.optim.Adam(groups, betas=(0.9, 0.999), eps=1e-8)
@@ -46,8 +46,9 @@ def fit(
     with Progress(start, settings.steps) as progress:
         for step in range(start, settings.steps):
             for group, first in zip(optimizer.param_groups, first_rates, strict=True):
-                group["lr"] = first * rate_at(step, settings)
+                group["lr"] = first if group.get("constant") else first * rate_at(step, settings)
             low, high = batches(step)
+            objective.begin(step)
             optimizer.zero_grad()
             loss = (network(low) - high).abs().mean()
             objective.backward(loss)

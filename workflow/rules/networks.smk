@@ -1,14 +1,18 @@
+# A dial is a network that a step makes from another one; from there on both are treated alike. What is measured and
+# scored depends on a network's own settings through its weights, which carry a digest of them.
+
+
 rule pretrain:
     input:
         data=TRAIN_IMAGES,
         src=sources("pretrain"),
     output:
-        weights=f"{NETWORK}/weights.safetensors",
-        history=f"{NETWORK}/history.csv",
+        weights=f"{RESULTS}/networks/{{pretrained}}/weights.safetensors",
+        history=f"{RESULTS}/networks/{{pretrained}}/history.csv",
     log:
-        f"{LOGS}/pretrain/{{network}}.log",
+        f"{LOGS}/pretrain/{{pretrained}}.log",
     benchmark:
-        f"{LOGS}/pretrain/{{network}}.tsv"
+        f"{LOGS}/pretrain/{{pretrained}}.tsv"
     conda:
         "../envs/odm.yaml"
     threads: SETTINGS.threads
@@ -16,9 +20,27 @@ rule pretrain:
         gpu=GPU,
         processors=SETTINGS.threads,
     params:
-        settings=tracked("threads", "device", "pretraining", "networks.{network}"),
+        settings=tracked("threads", "device", "pretraining", "networks.{pretrained}"),
     shell:
-        "odm pretrain {wildcards.network} > {log} 2>&1"
+        "odm pretrain {wildcards.pretrained} > {log} 2>&1"
+
+
+rule dial:
+    input:
+        weights=base_weights,
+        src=sources("dial"),
+    output:
+        f"{RESULTS}/networks/{{dial}}/weights.safetensors",
+    log:
+        f"{LOGS}/dial/{{dial}}.log",
+    benchmark:
+        f"{LOGS}/dial/{{dial}}.tsv"
+    conda:
+        "../envs/odm.yaml"
+    params:
+        settings=tracked("dials.{dial}"),
+    shell:
+        "odm dial {wildcards.dial} > {log} 2>&1"
 
 
 rule mismatch:
@@ -39,7 +61,7 @@ rule mismatch:
         gpu=GPU,
         processors=SETTINGS.threads,
     params:
-        settings=tracked("threads", "device", "mismatch", "qat", "networks.{network}"),
+        settings=tracked("threads", "device", "mismatch", "qat"),
     shell:
         "odm mismatch {wildcards.network} > {log} 2>&1"
 
@@ -64,6 +86,6 @@ rule evaluate_network:
         gpu=GPU,
         processors=SETTINGS.threads,
     params:
-        settings=tracked("threads", "device", "pretraining", "networks.{network}"),
+        settings=tracked("threads", "device"),
     shell:
         "odm evaluate {wildcards.network} > {log} 2>&1"

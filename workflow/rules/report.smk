@@ -16,7 +16,7 @@ rule tables:
     conda:
         "../envs/odm.yaml"
     params:
-        settings=tracked("suite", "images", "networks", "pretraining", "qat", "methods", "runs"),
+        settings=tracked("suite", "images", "networks", "dials", "pretraining", "qat", "methods", "runs"),
     shell:
         "odm tables > {log} 2>&1"
 
@@ -47,6 +47,6 @@ rule figures:
         gpu=GPU,
         processors=SETTINGS.threads,
     params:
-        settings=tracked("suite", "threads", "device", "images", "networks", "qat", "methods", "runs"),
+        settings=tracked("suite", "threads", "device", "images", "networks", "dials", "qat", "methods", "runs"),
     shell:
         "odm figures > {log} 2>&1"

@@ -18,7 +18,7 @@ rule train:
         gpu=GPU,
         processors=SETTINGS.threads,
     params:
-        settings=tracked("threads", "device", "qat", "runs.{run}", "methods.{item.method}", "networks.{item.network}"),
+        settings=tracked("threads", "device", "qat", "runs.{run}", "methods.{item.method}"),
     shell:
         "odm train {wildcards.run} > {log} 2>&1"
 
@@ -43,6 +43,6 @@ rule evaluate_run:
         gpu=GPU,
         processors=SETTINGS.threads,
     params:
-        settings=tracked("threads", "device", "qat", "runs.{run}", "methods.{item.method}", "networks.{item.network}"),
+        settings=tracked("threads", "device", "qat", "runs.{run}", "methods.{item.method}"),
     shell:
         "odm evaluate {wildcards.run} > {log} 2>&1"

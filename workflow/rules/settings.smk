@@ -17,7 +17,7 @@ NETWORK = f"{RESULTS}/networks/{{network}}"
 RUN = f"{RESULTS}/runs/{{run}}"
 TRAIN_IMAGES = f"{RESULTS}/data/train.safetensors"
 TEST_IMAGES = f"{RESULTS}/data/test.safetensors"
-FIGURES = ["crops", "tradeoff", "agreement", "mismatch"]
+FIGURES = ["crops", "tradeoff", "agreement", "mismatch", "dial"]
 
 # One job a card; the profile limits `gpu` to 1.
 GPU = int(SETTINGS.device.startswith("cuda") or (SETTINGS.device == "auto" and Path(os.sep, "dev", "nvidia0").exists()))
@@ -25,9 +25,16 @@ GPU = int(SETTINGS.device.startswith("cuda") or (SETTINGS.device == "auto" and P
 workflow.register_resource("processors", available_cpu_count())
 
 
+def one_of(names):
+    """A pattern for a wildcard that stands for one of some names, of which there may be none."""
+    return "|".join(names) or "(?!)"
+
+
 wildcard_constraints:
     part="train|test",
     network=NAME_PATTERN,
+    pretrained=one_of(SETTINGS.networks),
+    dial=one_of(SETTINGS.dials),
     run=NAME_PATTERN,
 
 
@@ -40,6 +47,7 @@ QUANTIZED = ["odm/inference.py", "odm/methods", "odm/quantization"]
 SOURCES = {
     "data": ["odm/images"],
     "pretrain": [*COMPUTING, "odm/fingerprint.py", *PATCHES],
+    "dial": ["odm/networks", "odm/seeds.py", "odm/weights.py"],
     "mismatch": [*COMPUTING, *PATCHES, *QUANTIZED],
     "train": [*COMPUTING, "odm/fingerprint.py", *PATCHES, *QUANTIZED],
     "evaluate": [*COMPUTING, *QUANTIZED, "odm/images"],
@@ -73,6 +81,11 @@ def tracked(*keys):
     return values
 
 
+def base_weights(wildcards):
+    """The weights of the network that a dial is made from."""
+    return f"{RESULTS}/networks/{SETTINGS.dials[wildcards.dial].network}/weights.safetensors"
+
+
 def of_network(name):
     """A file of the network that a run starts from."""
     return lambda wildcards: f"{RESULTS}/networks/{SETTINGS.runs[wildcards.run].network}/{name}"
@@ -80,17 +93,11 @@ def of_network(name):
 
 def of_networks_and_runs():
     """All that networks and runs leave behind."""
-    network_files = [
-        "weights.safetensors",
-        "history.csv",
-        "mismatch.json",
-        "metrics.json",
-        "summary.json",
-        "timing.json",
-    ]
+    network_files = ["weights.safetensors", "mismatch.json", "metrics.json", "summary.json", "timing.json"]
     run_files = ["weights.safetensors", "history.csv", "metrics.json", "summary.json", "timing.json"]
     return [
-        *(f"{NETWORK.format(network=network)}/{file}" for network in SETTINGS.networks for file in network_files),
+        *(f"{NETWORK.format(network=network)}/history.csv" for network in SETTINGS.networks),
+        *(f"{NETWORK.format(network=network)}/{file}" for network in SETTINGS.floats for file in network_files),
         *(f"{RUN.format(run=run)}/{file}" for run in SETTINGS.runs for file in run_files),
     ]
 

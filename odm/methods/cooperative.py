@@ -1,0 +1,56 @@
+"""What both versions of ODM share: a regularizer whose gradient joins the reconstruction's where they cooperate."""
+
+from torch import Tensor, nn
+
+from odm.methods.plain import Plain
+from odm.networks.backbone import Backbone
+from odm.settings import Odm, OdmEccv, Run
+from odm.training import cooperation
+
+
+class Cooperative(Plain):
+    """`plain` and a regularizer."""
+
+    def __init__(self, network: Backbone, settings: Odm | OdmEccv, run: Run) -> None:
+        super().__init__(network, settings, run)
+        self.cooperation = settings.cooperation
+        self.gradients: cooperation.Pairs = {}
+
+    def regularizer(self) -> Tensor | None:
+        """The regularizer of the last forward pass, weighted; None where there is none."""
+        raise NotImplementedError
+
+    def theta(self) -> dict[str, list[nn.Parameter]]:
+        """By layer, what is compared and what the regularizer may move: the network's own parameters."""
+        corrections = self.corrections()
+        found = {
+            name.removesuffix(".layer"): [each for each in module.parameters(recurse=False) if each not in corrections]
+            for name, module in self.network.named_modules()
+        }
+        return {name: parameters for name, parameters in found.items() if parameters}
+
+    def followers(self) -> dict[str, list[nn.Parameter]]:
+        """By layer, what the regularizer moves beside theta; nothing here."""
+        return {}
+
+    def through_ranges(self) -> bool:
+        """Whether bounds have a part in the regularizer's gradient."""
+        return self.plain.weight_range_gradient
+
+    def backward(self, loss: Tensor) -> None:
+        """Reconstruction, joined by the regularizer's gradient as far as the two cooperate."""
+        regularizer = self.regularizer()
+        if regularizer is None:
+            super().backward(loss)
+            return
+        self.gradients = cooperation.backward(
+            loss, regularizer, self.theta(), self.cooperation, self.followers(), self.through_ranges()
+        )
+
+    def measure(self) -> dict[str, float]:
+        row = super().measure()
+        if self.gradients:
+            agreement = cooperation.agreement(self.gradients)
+            row |= {"cosine": agreement.cosine, "agreement": agreement.share}
+            row |= {f"agreement.{name}": share for name, share in agreement.by_layer.items()}
+        return row

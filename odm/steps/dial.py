@@ -1,0 +1,19 @@
+"""`odm dial <name>`: a float network of equal function whose channels lie further apart."""
+
+from odm import weights
+from odm.networks.build import build
+from odm.networks.dial import turn
+from odm.settings import Settings
+
+
+def run(settings: Settings, name: str) -> None:
+    dial = settings.dials[name]
+    networks = settings.results / "networks"
+    network = build(settings.network_of(name))
+    network.load_state_dict(
+        weights.load(networks / dial.network / "weights.safetensors", settings.digest_of(dial.network))
+    )
+    layers = turn(network, dial)
+    path = networks / name / "weights.safetensors"
+    weights.save(path, network, settings.digest_of(name))
+    print(f"{path}: {dial.kind} of strength {dial.strength:g} behind {len(layers)} layers of {dial.network}")
