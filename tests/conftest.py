@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 
 
 @pytest.fixture(scope="session")
@@ -13,3 +14,9 @@ def odm_images() -> Path:
     if not folder:
         pytest.skip("ODM_IMAGES names no folder of benchmark sets")
     return Path(folder)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    """Last bits depend on the number of threads, and tests run side by side."""
+    torch.set_num_threads(1)

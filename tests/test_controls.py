@@ -13,7 +13,6 @@ from test_training import (  # noqa: F401
     NETWORK,
     ODM,
     QAT,
-    _one_thread,
     batches,
     equal,
     float_state,

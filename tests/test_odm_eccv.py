@@ -7,7 +7,6 @@ from pydantic import ValidationError
 from test_training import (  # noqa: F401
     NETWORK,
     QAT,
-    _one_thread,
     batches,
     equal,
     float_state,

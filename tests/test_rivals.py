@@ -30,14 +30,6 @@ RIVALS = {"pams": PAMS, "daq": DAQ, "ddtb": DDTB}
 every_rival = pytest.mark.parametrize("settings", RIVALS.values(), ids=RIVALS)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="module")
 def batches(tmp_path_factory):
     path = tmp_path_factory.mktemp("data") / "train.safetensors"

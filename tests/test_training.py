@@ -22,14 +22,6 @@ PLAIN = Plain(kind="plain")
 ODM = Odm(kind="odm", strength=0.01, offsets=Offsets(share=0.5))
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="module")
 def batches(tmp_path_factory):
     path = tmp_path_factory.mktemp("data") / "train.safetensors"
