@@ -16,9 +16,9 @@ from pathlib import Path
 
 import torch
 
-from odm.device import cpu_name, placed
 from odm.methods.build import METHODS
 from odm.networks.build import build
+from odm.networks.device import cpu_name, placed
 from odm.quantization.statistics import average, observe, of_activation
 from odm.settings import Edsr, Odm, OdmEccv, PerChannel, Plain, Run
 

@@ -5,11 +5,11 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from odm import weights
-from odm.device import placed
 from odm.methods.build import build as build_method
+from odm.networks import weights
 from odm.networks.backbone import Backbone
 from odm.networks.build import build as build_network
+from odm.networks.device import placed
 from odm.settings import Settings
 
 Image = NDArray[np.uint8]

@@ -17,8 +17,9 @@ from test_errors import one_line
 from test_front_ends import ROOT, differences, dvc_graph, project, snakemake_graph  # noqa: F401
 from torch import Tensor
 
-from odm import inference, weights
+from odm import inference
 from odm.errors import OdmError
+from odm.networks import weights
 from odm.networks.build import build
 from odm.networks.cost import cost
 from odm.networks.custom import Custom

@@ -9,10 +9,10 @@ import torch
 from test_figures import texts
 from test_tables import cells, read, settings, write
 
-from odm import weights
 from odm.errors import OdmError
 from odm.images.metrics import psnr
 from odm.inference import upscale
+from odm.networks import weights
 from odm.networks.build import build
 from odm.networks.dial import turn
 from odm.quantization.offsets import choose

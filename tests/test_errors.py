@@ -13,9 +13,9 @@ import pytest
 import yaml
 from PIL import Image
 
-from odm import weights
 from odm.errors import OdmError
 from odm.files import read_json, whole, write_json, write_tensors, write_text
+from odm.networks import weights
 from odm.settings import load
 from odm.steps import data, mismatch, pretrain, train
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from odm.errors import OdmError
-from odm.images.patches import Patches
 from odm.images.prepared import Prepared, write
+from odm.training.patches import Patches
 
 
 def noise(*shape: int, seed: int = 1) -> np.ndarray:

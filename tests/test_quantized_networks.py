@@ -6,8 +6,8 @@ from test_networks import SMALL, at, every_backbone
 from torch import nn
 from torch.nn import functional
 
-from odm import weights
 from odm.methods.build import METHODS
+from odm.networks import weights
 from odm.quantization.layer import QuantizedLayer, quantized_layers
 from odm.quantization.offsets import Offset
 from odm.quantization.quantizer import LearnedRange, WeightQuantizer

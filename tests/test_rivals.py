@@ -8,7 +8,6 @@ from skimage import data
 from test_networks import SMALL
 
 from odm.errors import OdmError
-from odm.images.patches import Patches
 from odm.images.prepared import Prepared, write
 from odm.methods.build import METHODS
 from odm.networks.build import build
@@ -19,6 +18,7 @@ from odm.settings import Daq, Ddtb, Edsr, Pams, Qat, Rdn, Run, Srresnet, Trainin
 from odm.training.batches import on_device
 from odm.training.loop import fit
 from odm.training.objective import Objective
+from odm.training.patches import Patches
 
 NETWORK = Edsr(backbone="edsr", channels=8, blocks=2, scale=2)
 QAT = Qat(steps=12, batch=2, patch=12, rate=0.001, schedule="cosine", log_every=4, calibration_batches=4)

@@ -4,7 +4,6 @@ import pytest
 import torch
 from skimage import data
 
-from odm.images.patches import Patches
 from odm.images.prepared import Prepared, write
 from odm.methods.build import METHODS
 from odm.networks.build import build
@@ -14,6 +13,7 @@ from odm.settings import Cooperation, Edsr, Odm, Offsets, Plain, Qat, Run, Train
 from odm.training.batches import on_device
 from odm.training.loop import fit, rate_at
 from odm.training.objective import Objective
+from odm.training.patches import Patches
 
 CPU = torch.device("cpu")
 NETWORK = Edsr(backbone="edsr", channels=8, blocks=2, scale=2)

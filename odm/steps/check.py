@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import nn
 
-from odm.device import cpu_name, device_of, placed
 from odm.errors import OdmError
 from odm.images.catalogue import CATALOGUE, Packaged
 from odm.methods.build import METHODS
 from odm.networks.build import build
+from odm.networks.device import cpu_name, device_of, placed
 from odm.settings import Settings, Training
 from odm.training.estimate import CARDS, LONGEST_ON_A_CPU, duration, macs_a_pixel, refuse
 

@@ -1,6 +1,6 @@
 """`odm dial <name>`: a float network of equal function whose channels lie further apart."""
 
-from odm import weights
+from odm.networks import weights
 from odm.networks.build import build
 from odm.networks.dial import turn
 from odm.settings import Settings

@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 import torch
 
 from odm import __version__
-from odm.device import cpu_name
+from odm.networks.device import cpu_name
 
 PACKAGES = ("torch", "numpy", "scikit-image", "safetensors", "snakemake", "dvc", "pydantic", "pandas", "matplotlib")
 

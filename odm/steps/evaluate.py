@@ -11,7 +11,6 @@ from typing import Any
 import torch
 
 from odm import __version__, inference
-from odm.device import cpu_name, device_of
 from odm.errors import OdmError
 from odm.files import write_json
 from odm.images.imresize import imresize
@@ -19,6 +18,7 @@ from odm.images.metrics import score
 from odm.images.prepared import Prepared
 from odm.networks.backbone import Backbone
 from odm.networks.cost import cost
+from odm.networks.device import cpu_name, device_of
 from odm.quantization.layer import quantized_layers
 from odm.settings import Settings
 

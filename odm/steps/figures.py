@@ -4,8 +4,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from odm import inference
-from odm.device import device_of
 from odm.images.prepared import Prepared
+from odm.networks.device import device_of
 from odm.reporting import agreement, crops, dial, mismatch, results, tradeoff
 from odm.reporting.style import save, styled
 from odm.settings import Settings

@@ -3,13 +3,13 @@
 from typing import Any
 
 from odm import inference, seeds
-from odm.device import device_of
 from odm.files import write_json
-from odm.images.patches import Patches
 from odm.images.prepared import Prepared
+from odm.networks.device import device_of
 from odm.quantization.statistics import average, observe, of_activation
 from odm.settings import Settings, digest
 from odm.training.batches import on_device
+from odm.training.patches import Patches
 
 
 def run(settings: Settings, name: str) -> None:

@@ -5,17 +5,18 @@ from pathlib import Path
 
 import torch
 
-from odm import fingerprint, seeds, weights
-from odm.device import device_of, placed
-from odm.images.patches import Patches
+from odm import seeds
 from odm.images.prepared import Prepared
+from odm.networks import weights
 from odm.networks.build import build
 from odm.networks.custom import Custom
+from odm.networks.device import device_of, placed
 from odm.settings import Settings
-from odm.training import estimate, history
+from odm.training import estimate, fingerprint, history
 from odm.training.batches import on_device
 from odm.training.loop import fit
 from odm.training.objective import Objective
+from odm.training.patches import Patches
 
 
 def run(settings: Settings, name: str) -> None:

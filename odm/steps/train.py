@@ -3,17 +3,18 @@
 import shutil
 from pathlib import Path
 
-from odm import fingerprint, inference, seeds, weights
-from odm.device import device_of
+from odm import inference, seeds
 from odm.errors import OdmError
 from odm.files import read_json
-from odm.images.patches import Patches
 from odm.images.prepared import Prepared
 from odm.methods.build import build
+from odm.networks import weights
+from odm.networks.device import device_of
 from odm.settings import Settings
-from odm.training import estimate, history
+from odm.training import estimate, fingerprint, history
 from odm.training.batches import on_device
 from odm.training.loop import fit
+from odm.training.patches import Patches
 
 
 def run(settings: Settings, name: str) -> None:

@@ -5,9 +5,9 @@ from pathlib import Path
 from PIL import Image
 
 from odm import inference
-from odm.device import device_of
 from odm.files import whole
 from odm.images.reading import read_image
+from odm.networks.device import device_of
 from odm.settings import Settings
 
 

@@ -1,6 +1,4 @@
 rule data:
-    input:
-        src=sources("data"),
     output:
         f"{RESULTS}/data/{{part}}.safetensors",
     log:
@@ -11,5 +9,6 @@ rule data:
         "../envs/odm.yaml"
     params:
         settings=tracked("images"),
+        sources=sources("data"),
     shell:
         "odm data {wildcards.part} > {log} 2>&1"

@@ -5,7 +5,6 @@
 rule pretrain:
     input:
         data=TRAIN_IMAGES,
-        src=sources("pretrain"),
     output:
         weights=f"{RESULTS}/networks/{{pretrained}}/weights.safetensors",
         history=f"{RESULTS}/networks/{{pretrained}}/history.csv",
@@ -21,6 +20,7 @@ rule pretrain:
         processors=SETTINGS.threads,
     params:
         settings=tracked("threads", "device", "pretraining", "networks.{pretrained}"),
+        sources=sources("pretrain"),
     shell:
         "odm pretrain {wildcards.pretrained} > {log} 2>&1"
 
@@ -28,7 +28,6 @@ rule pretrain:
 rule dial:
     input:
         weights=base_weights,
-        src=sources("dial"),
     output:
         f"{RESULTS}/networks/{{dial}}/weights.safetensors",
     log:
@@ -39,6 +38,7 @@ rule dial:
         "../envs/odm.yaml"
     params:
         settings=tracked("dials.{dial}"),
+        sources=sources("dial"),
     shell:
         "odm dial {wildcards.dial} > {log} 2>&1"
 
@@ -47,7 +47,6 @@ rule mismatch:
     input:
         data=TRAIN_IMAGES,
         weights=f"{NETWORK}/weights.safetensors",
-        src=sources("mismatch"),
     output:
         f"{NETWORK}/mismatch.json",
     log:
@@ -62,6 +61,7 @@ rule mismatch:
         processors=SETTINGS.threads,
     params:
         settings=tracked("threads", "device", "mismatch", "qat"),
+        sources=sources("mismatch"),
     shell:
         "odm mismatch {wildcards.network} > {log} 2>&1"
 
@@ -70,7 +70,6 @@ rule evaluate_network:
     input:
         data=TEST_IMAGES,
         weights=f"{NETWORK}/weights.safetensors",
-        src=sources("evaluate"),
     output:
         metrics=f"{NETWORK}/metrics.json",
         summary=f"{NETWORK}/summary.json",
@@ -87,5 +86,6 @@ rule evaluate_network:
         processors=SETTINGS.threads,
     params:
         settings=tracked("threads", "device"),
+        sources=sources("evaluate"),
     shell:
         "odm evaluate {wildcards.network} > {log} 2>&1"

@@ -1,7 +1,6 @@
 rule tables:
     input:
         of_networks_and_runs(),
-        src=sources("tables"),
     output:
         f"{RESULTS}/tables.md",
         report(f"{RESULTS}/tables.csv", caption="../report/tables.rst", category="Tables", labels={"table": "results"}),
@@ -17,6 +16,7 @@ rule tables:
         "../envs/odm.yaml"
     params:
         settings=tracked("suite", "images", "networks", "dials", "pretraining", "qat", "methods", "runs"),
+        sources=sources("tables"),
     shell:
         "odm tables > {log} 2>&1"
 
@@ -25,7 +25,6 @@ rule figures:
     input:
         of_networks_and_runs(),
         data=TEST_IMAGES,
-        src=sources("figures"),
     output:
         [
             report(
@@ -48,5 +47,6 @@ rule figures:
         processors=SETTINGS.threads,
     params:
         settings=tracked("suite", "threads", "device", "images", "networks", "dials", "qat", "methods", "runs"),
+        sources=sources("figures"),
     shell:
         "odm figures > {log} 2>&1"

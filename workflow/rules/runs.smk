@@ -3,7 +3,6 @@ rule train:
         data=TRAIN_IMAGES,
         network=of_network("weights.safetensors"),
         mismatch=of_network("mismatch.json"),
-        src=sources("train"),
     output:
         weights=f"{RUN}/weights.safetensors",
         history=f"{RUN}/history.csv",
@@ -19,6 +18,7 @@ rule train:
         processors=SETTINGS.threads,
     params:
         settings=tracked("threads", "device", "qat", "runs.{run}", "methods.{item.method}"),
+        sources=sources("train"),
     shell:
         "odm train {wildcards.run} > {log} 2>&1"
 
@@ -27,7 +27,6 @@ rule evaluate_run:
     input:
         data=TEST_IMAGES,
         weights=f"{RUN}/weights.safetensors",
-        src=sources("evaluate"),
     output:
         metrics=f"{RUN}/metrics.json",
         summary=f"{RUN}/summary.json",
@@ -44,5 +43,6 @@ rule evaluate_run:
         processors=SETTINGS.threads,
     params:
         settings=tracked("threads", "device", "qat", "runs.{run}", "methods.{item.method}"),
+        sources=sources("evaluate"),
     shell:
         "odm evaluate {wildcards.run} > {log} 2>&1"

@@ -1,5 +1,7 @@
 # What the rules share: the settings in force, the names of files, and the sources each step is made of.
+import hashlib
 import os
+from functools import cache
 from pathlib import Path
 
 from odm.errors import OdmError
@@ -41,28 +43,35 @@ wildcard_constraints:
 # Files and folders whose edit re-runs a step: all that it imports (a test follows the imports), except what gathers
 # images, which matters to the others only through the file it gathers them in.
 SHARED = ["odm/files.py", "odm/settings.py"]
-COMPUTING = ["odm/device.py", "odm/networks", "odm/seeds.py", "odm/training", "odm/weights.py"]
-PATCHES = ["odm/images/patches.py", "odm/images/prepared.py"]
+COMPUTING = ["odm/networks", "odm/seeds.py", "odm/training"]
 QUANTIZED = ["odm/inference.py", "odm/methods", "odm/quantization"]
 SOURCES = {
     "data": ["odm/images"],
-    "pretrain": [*COMPUTING, "odm/fingerprint.py", *PATCHES],
-    "dial": ["odm/networks", "odm/seeds.py", "odm/weights.py"],
-    "mismatch": [*COMPUTING, *PATCHES, *QUANTIZED],
-    "train": [*COMPUTING, "odm/fingerprint.py", *PATCHES, *QUANTIZED],
+    "pretrain": [*COMPUTING, "odm/images/prepared.py"],
+    "dial": ["odm/networks", "odm/seeds.py"],
+    "mismatch": [*COMPUTING, *QUANTIZED, "odm/images/prepared.py"],
+    "train": [*COMPUTING, *QUANTIZED, "odm/images/prepared.py"],
     "evaluate": [*COMPUTING, *QUANTIZED, "odm/images"],
     "tables": ["odm/reporting"],
     "figures": [*COMPUTING, *QUANTIZED, "odm/images", "odm/reporting"],
 }
 
 
+@cache
+def digest_of_source(source):
+    """Of a file's content, or of the names and contents of all files in a folder."""
+    files = sorted(Path(source).rglob("*")) or [Path(source)]
+    content = {
+        str(file): hashlib.sha256(file.read_bytes()).hexdigest()
+        for file in files
+        if file.is_file() and "__pycache__" not in file.parts
+    }
+    return hashlib.sha256(repr(content).encode()).hexdigest()[:12]
+
+
 def sources(step):
-    """The files a step is made of, folders spelled out."""
-    files = []
-    for source in [f"odm/steps/{step}.py", *SHARED, *SOURCES[step]]:
-        beneath = sorted(Path(source).rglob("*")) if Path(source).is_dir() else [Path(source)]
-        files += [str(path) for path in beneath if not path.is_dir() and "__pycache__" not in path.parts]
-    return files
+    """What a step is made of, for `params`: as `input`, some fifty files a job would make every start slow."""
+    return {source: digest_of_source(source) for source in [f"odm/steps/{step}.py", *SHARED, *SOURCES[step]]}
 
 
 def tracked(*keys):
