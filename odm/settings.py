@@ -195,6 +195,10 @@ class Training(Strict):
     halve_every: Positive = 15000
     log_every: Positive = 50
     """Steps between rows of history.csv; a checkpoint is written with each row."""
+    precision: Literal["float32", "tf32"] = "float32"
+    """`tf32` lets a GPU multiply with 10 bits of mantissa, in training alone; a CPU refuses it."""
+    compile: bool = False
+    """Whether torch compiles the network's passes: minutes at the start, fewer and larger kernels after."""
 
 
 class Qat(Training):

@@ -32,7 +32,7 @@ def test_shapes_and_range(prepared: Prepared) -> None:
     assert hr.shape == (8, 3, 24, 24)
     for batch in (lr, hr):
         assert batch.dtype == torch.float32
-        assert batch.is_contiguous()
+        assert batch.is_contiguous(memory_format=torch.channels_last)
         assert batch.min() >= 0
         assert 200 < batch.max() <= 255
 

@@ -15,7 +15,6 @@ from odm.networks.cost import cost
 from odm.quantization.distribution import DistributionRange
 from odm.quantization.symmetric import peak
 from odm.settings import Daq, Ddtb, Edsr, Pams, Qat, Rdn, Run, Srresnet, Training, load
-from odm.training.batches import on_device
 from odm.training.loop import fit
 from odm.training.objective import Objective
 from odm.training.patches import Patches
@@ -34,7 +33,7 @@ every_rival = pytest.mark.parametrize("settings", RIVALS.values(), ids=RIVALS)
 def batches(tmp_path_factory):
     path = tmp_path_factory.mktemp("data") / "train.safetensors"
     write(path, {"photographs": [("chelsea", data.chelsea())]}, [2])
-    return on_device(Patches(Prepared(path), 2, QAT.batch, QAT.patch, seed=3), torch.device("cpu"))
+    return Patches(Prepared(path), 2, QAT.batch, QAT.patch, seed=3)
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,6 @@ from odm.networks.build import build
 from odm.quantization.layer import quantized_layers
 from odm.quantization.statistics import average, observe, of_activation
 from odm.settings import Cooperation, Edsr, Odm, Offsets, Plain, Qat, Run, Training
-from odm.training.batches import on_device
 from odm.training.loop import fit, rate_at
 from odm.training.objective import Objective
 from odm.training.patches import Patches
@@ -26,7 +25,7 @@ ODM = Odm(kind="odm", strength=0.01, offsets=Offsets(share=0.5))
 def batches(tmp_path_factory):
     path = tmp_path_factory.mktemp("data") / "train.safetensors"
     write(path, {"photographs": [("chelsea", data.chelsea())]}, [2])
-    return on_device(Patches(Prepared(path), 2, QAT.batch, QAT.patch, seed=3), CPU)
+    return Patches(Prepared(path), 2, QAT.batch, QAT.patch, seed=3)
 
 
 @pytest.fixture(scope="module")

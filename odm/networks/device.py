@@ -13,8 +13,9 @@ from odm.settings import Settings
 AnyModule = TypeVar("AnyModule", bound=nn.Module)
 
 
-def device_of(settings: Settings) -> torch.device:
-    """The device a job runs on; also sets its number of CPU threads, which results depend on in the last bits."""
+def device_of(settings: Settings, precision: str = "float32") -> torch.device:
+    """The device a job runs on; also sets what results depend on in the last bits: the number of CPU threads, and on
+    a GPU the precision and that kernels add up in one order."""
     torch.set_num_threads(settings.threads)
     name = settings.device
     if name == "auto":
@@ -24,6 +25,11 @@ def device_of(settings: Settings) -> torch.device:
         raise OdmError(
             f"device: {name} is asked for but {torch.cuda.device_count()} GPUs are visible; see `odm doctor`"
         )
+    if device.type == "cpu" and precision != "float32":
+        raise OdmError(f"precision: {precision} is for GPUs, and the device is a CPU; say `precision: float32`")
+    # torch's own default is TF32 in convolutions.
+    torch.backends.fp32_precision = "tf32" if precision == "tf32" else "ieee"  # type: ignore[attr-defined]
+    torch.backends.cudnn.deterministic = True
     return device
 
 

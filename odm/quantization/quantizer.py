@@ -34,7 +34,7 @@ class _Quantize(torch.autograd.Function):
         (gradient,) = gradients
         x, lower, upper, quantized = ctx.saved_tensors
         # hardtanh's own gradient is 0 at the ends of its range, where Eq. 1 has 1: hence the next number outwards.
-        if lower.ndim:
+        if not _is_number(lower):
             inside = gradient.masked_fill((x < lower) | (x > upper), 0)
         else:
             below_lower = torch.nextafter(lower, lower.new_tensor(-torch.inf)).item()
@@ -54,9 +54,13 @@ class _Quantize(torch.autograd.Function):
         return inside, below, above, None, None
 
 
+def _is_number(bound: Tensor) -> bool:
+    """Whether a bound is better read as a Python number: on a GPU the host would wait for it."""
+    return bound.device.type == "cpu" and not bound.ndim and not torch.compiler.is_compiling()
+
+
 def _number(bound: Tensor) -> Any:
-    """A bound as a Python number on a CPU; elsewhere as it is, since reading it would make the host wait."""
-    return bound.item() if bound.device.type == "cpu" and not bound.ndim else bound
+    return bound.item() if _is_number(bound) else bound
 
 
 def _reduced(x: Tensor, bound: Tensor) -> Tensor:

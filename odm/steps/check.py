@@ -28,6 +28,8 @@ def run(settings: Settings) -> None:
     missing = None
     try:
         device = device_of(settings)
+        for training in (settings.pretraining, settings.qat):
+            device_of(settings, training.precision)
     except OdmError as error:
         device, missing = torch.device("cpu"), error
     for split in ("train", "test"):

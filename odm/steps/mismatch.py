@@ -8,7 +8,6 @@ from odm.images.prepared import Prepared
 from odm.networks.device import device_of
 from odm.quantization.statistics import average, observe, of_activation
 from odm.settings import Settings, digest
-from odm.training.batches import on_device
 from odm.training.patches import Patches
 
 
@@ -16,14 +15,14 @@ def run(settings: Settings, name: str) -> None:
     network_settings = settings.network_of(name)
     device = device_of(settings)
     network = inference.load(settings, name, device)
-    patches = Patches(
+    batches = Patches(
         Prepared(settings.results / "data" / "train.safetensors"),
         network_settings.scale,
         settings.qat.batch,
         settings.qat.patch,
         seeds.named(network_settings.seed, "mismatch"),
+        device,
     )
-    batches = on_device(patches, device)
     lows = (batches(step)[0] for step in range(settings.mismatch.batches))
     # The widest coverage, so that methods with any coverage find their layers here.
     names = network.placement("body").layers

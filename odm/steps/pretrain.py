@@ -13,7 +13,6 @@ from odm.networks.custom import Custom
 from odm.networks.device import device_of, placed
 from odm.settings import Settings
 from odm.training import estimate, fingerprint, history
-from odm.training.batches import on_device
 from odm.training.loop import fit
 from odm.training.objective import Objective
 from odm.training.patches import Patches
@@ -21,7 +20,7 @@ from odm.training.patches import Patches
 
 def run(settings: Settings, name: str) -> None:
     network_settings, training = settings.networks[name], settings.pretraining
-    device = device_of(settings)
+    device = device_of(settings, training.precision)
     data = settings.results / "data" / "train.safetensors"
     out = settings.results / "networks" / name
     checkpoints = Path("checkpoints") / settings.suite / "networks" / name
@@ -34,14 +33,14 @@ def run(settings: Settings, name: str) -> None:
     network = placed(network, device)
     if given is None:
         estimate.allow(settings, name, network, training)
-    patches = Patches(
+    batches = Patches(
         Prepared(data),
         network_settings.scale,
         training.batch,
         training.patch,
         seeds.named(network_settings.seed, "patches"),
+        device,
     )
-    batches = on_device(patches, device)
     if given is not None:
         low, high = batches(0)
         with torch.no_grad():

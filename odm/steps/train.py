@@ -12,7 +12,6 @@ from odm.networks import weights
 from odm.networks.device import device_of
 from odm.settings import Settings
 from odm.training import estimate, fingerprint, history
-from odm.training.batches import on_device
 from odm.training.loop import fit
 from odm.training.patches import Patches
 
@@ -20,20 +19,20 @@ from odm.training.patches import Patches
 def run(settings: Settings, name: str) -> None:
     run_settings, training = settings.runs[name], settings.qat
     network_settings = settings.network_of(run_settings.network)
-    device = device_of(settings)
+    device = device_of(settings, training.precision)
     data = settings.results / "data" / "train.safetensors"
     float_network = settings.results / "networks" / run_settings.network
     out = settings.results / "runs" / name
     checkpoints = Path("checkpoints") / settings.suite / "runs" / name
 
-    patches = Patches(
+    batches = Patches(
         Prepared(data),
         network_settings.scale,
         training.batch,
         training.patch,
         seeds.named(run_settings.seed, "patches"),
+        device,
     )
-    batches = on_device(patches, device)
     network = inference.load(settings, run_settings.network, device)
     method = build(settings, run_settings, network)
     estimate.allow(settings, name, network, training, method.STEP_COST)

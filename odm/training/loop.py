@@ -43,6 +43,9 @@ def fit(
     first_rates = [group["lr"] for group in optimizer.param_groups]
     start, history = checkpoint.load(saved, identity, network, optimizer)
     network.train()
+    # A second gradient (odm/training/cooperation.py) goes through the graph again: its buffers must outlive the first.
+    torch._functorch.config.donated_buffer = False
+    forward = torch.compile(network) if settings.compile else network
     with Progress(start, settings.steps) as progress:
         for step in range(start, settings.steps):
             for group, first in zip(optimizer.param_groups, first_rates, strict=True):
@@ -50,7 +53,7 @@ def fit(
             low, high = batches(step)
             objective.begin(step)
             optimizer.zero_grad()
-            loss = (network(low) - high).abs().mean()
+            loss = (forward(low) - high).abs().mean()
             objective.backward(loss)
             optimizer.step()
             objective.settle()
