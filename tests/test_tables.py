@@ -147,6 +147,14 @@ def test_exact_row(made: Settings) -> None:
     assert shown[7:] == ["8 (blocks)", "2 + 3", "7.07", "36.0 + 0.016", "104,000"]
 
 
+def test_what_is_computed_from_each_image_counts(made: Settings) -> None:
+    file = results.folder(made, "w2a2_plain") / "metrics.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"extra_bitops_t": 0.48}))
+    text, frame = read(made)
+    assert list(frame.extra_bitops_t) == ["", "0.0000", "0.0000", "0.4800", "0.0000"]
+    assert cells(text, "tiny x2 on photos")[3][9] == "7.07 + 0.48"
+
+
 def test_one_seed_has_no_spread_and_without_plain_float_is_the_baseline(made: Settings) -> None:
     text, frame = read(made)
     assert frame.psnr_spread[2] == ""

@@ -35,7 +35,8 @@ def _reading(suite: Suite) -> str:
         f"Difference: PSNR less that of the method named, image by image, seeds averaged; in brackets its "
         f"{CONFIDENCE:.0%} interval over images (paired bootstrap, percentiles of {RESAMPLES} resamples). "
         "It says nothing about seeds.",
-        "BitOPs: multiplications x bits of weight x bits of activation for a 1280x720 output, 32 x 32 where float. "
+        "BitOPs: multiplications x bits of weight x bits of activation for a 1280x720 output, 32 x 32 where float; "
+        "of the network + of what a method computes from each image at test time, in float. "
         "Storage: thousands of 32-bit numbers, of the network + of its ranges and offsets.",
         f"{MISSING} a run is not finished: its row is empty, and no mean is taken without it.",
         "Seconds per image depend on the machine and are in `timings.csv`; all digits are in `tables.csv`.",
@@ -123,6 +124,7 @@ def _row(line: dict[str, Any]) -> dict[str, str]:
     if missing and seeds is not None:
         seeds = f"{line['finished']} of {seeds} {MISSING}"
     measured = quantized and bool(line.get("quantized_layers"))
+    extra = line.get("extra_bitops_t")
     return {
         "Method": line["method"],
         "W/A": "" if line["weight_bits"] is None else f"{line['weight_bits']}/{line['activation_bits']}",
@@ -133,7 +135,7 @@ def _row(line: dict[str, Any]) -> dict[str, str]:
         "Difference [over images]": _with_interval(line),
         "Quantized layers": f"{line['quantized_layers']} ({line['coverage']})" if measured else "",
         "Shift + scale": f"{line['shift_layers']} + {line['scale_layers']}" if measured else "",
-        "BitOPs (T)": _text(line.get("bitops_t"), ".2f"),
+        "BitOPs (T)": _text(line.get("bitops_t"), ".2f") + (f" + {extra:.2f}" if extra else ""),
         "Storage (K)": _text(line.get("storage_k"), ".1f") + (f" + {line['extra_storage_k']:.3f}" if measured else ""),
         "Parameters": _text(line.get("parameters"), ",d"),
     }

@@ -46,12 +46,17 @@ class Metrics(BaseModel):
     gmac: float
     bitops_t: float
     extra_bitops_t: float = 0.0
+    """What a method computes from each image at test time."""
     quantized_layers: list[str] = []
     coverage: str | None = None
     offsets: dict[str, list[str]] = {}
     device: str
     threads: int
     versions: dict[str, str]
+
+    @property
+    def all_bitops_t(self) -> float:
+        return self.bitops_t + self.extra_bitops_t
 
 
 class Timing(BaseModel):

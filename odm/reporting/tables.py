@@ -25,6 +25,7 @@ DIGITS = {
     "dial_loss": 4,
     "recovered": 4,
     "bitops_t": 4,
+    "extra_bitops_t": 4,
     "gmac": 4,
     "storage_k": 4,
     "extra_storage_k": 4,
@@ -139,6 +140,7 @@ def _cost(metrics: Metrics) -> dict[str, Any]:
         "shift_layers": len(metrics.offsets.get("shift", [])),
         "scale_layers": len(metrics.offsets.get("scale", [])),
         "bitops_t": metrics.bitops_t,
+        "extra_bitops_t": metrics.extra_bitops_t,
         "gmac": metrics.gmac,
         "storage_k": metrics.storage_k,
         "extra_storage_k": metrics.extra_storage_k,
@@ -154,8 +156,8 @@ SCORE_COLUMNS = [
     *("scale", "network", "method", "weight_bits", "activation_bits", "set"),
     *("images", "seeds", "finished", "missing", "psnr", "psnr_spread", "ssim", "ssim_spread", "delta_float"),
     *("against", "difference", "difference_low", "difference_high", "base", "dial", "strength", "dial_loss"),
-    *("recovered", "quantized_layers", "coverage"),
-    *("shift_layers", "scale_layers", "bitops_t", "gmac", "storage_k", "extra_storage_k", "parameters"),
+    *("recovered", "quantized_layers", "coverage", "shift_layers", "scale_layers"),
+    *("bitops_t", "extra_bitops_t", "gmac", "storage_k", "extra_storage_k", "parameters"),
 ]
 
 

@@ -42,14 +42,14 @@ def _panel(suite: Suite, network: str, images: str, axes: Axes) -> None:
             ha="right", va="bottom", fontsize=8, color=GREY,
         )  # fmt: skip
     methods = [name for name in suite.settings.methods if any(row.method == name for row in done)]
-    costs = [row.finished[0].bitops_t for row in done]
+    costs = [row.finished[0].all_bitops_t for row in done]
     width = max(costs) - min(costs) or max(costs) if costs else 0.0
     for place, method in enumerate(methods):
         points = [row for row in done if row.method == method]
         # Methods share their BitOPs: markers are set side by side, a little off their true place.
         aside = (place - (len(methods) - 1) / 2) * 0.025 * width
         axes.errorbar(
-            [row.finished[0].bitops_t + aside for row in points],
+            [row.finished[0].all_bitops_t + aside for row in points],
             [row.mean(images, "psnr") or 0.0 for row in points],
             yerr=[row.spread(images, "psnr") or math.nan for row in points],  # a single seed has no bar
             label=method,
@@ -66,7 +66,8 @@ def _panel(suite: Suite, network: str, images: str, axes: Axes) -> None:
         low = min((row.mean(images, "psnr") or 0.0) - (row.spread(images, "psnr") or 0.0) for row in same)
         axes.annotate(
             f"W{bits[0]}A{bits[1]}" + (f"\n{seeds} seeds" if seeds > 1 else ""),
-            (same[0].finished[0].bitops_t, low), (0, -8), textcoords="offset points", ha="center", va="top", fontsize=8,
+            (same[0].finished[0].all_bitops_t, low), (0, -8), textcoords="offset points", ha="center", va="top",
+            fontsize=8,
         )  # fmt: skip
     missing = [name for row in rows for name in row.missing]
     if missing:
