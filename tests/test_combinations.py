@@ -138,11 +138,11 @@ def test_trains_and_is_stored_and_scored(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["plain", "odm", "ddtb"])
+@pytest.mark.parametrize("kind", ["plain", "odm"])
 def test_compiled_is_the_same_training(
     kind: str, float_network: Callable[[str], Backbone], batches: Patches, tmp_path: Path
 ) -> None:
-    """One gradient, two through the same graph, and quantizers that change their ways on the way."""
+    """One gradient, and two through the same graph."""
     histories = []
     for compiled in (False, True):
         method = quantized("edsr", EACH[kind], 4, float_network("edsr"), batches)
