@@ -1,10 +1,11 @@
-"""Cost of a training step: quantization-aware over float, ODM over plain; CPU time on one thread, and peak memory.
+"""Cost of a training step: quantization-aware over float, ODM and the rivals over plain; and peak memory.
 
     python benchmarks/steps.py [--channels 32] [--blocks 4] [--scale 2] [--batch 8] [--patch 24] [--rounds 30]
+    python benchmarks/steps.py --device cuda --channels 64 --blocks 16 --scale 4 --patch 48    # the paper's EDSR
 
-The kinds of step are timed in turn, round after round, and ratios are medians over rounds: a busy neighbour slows
-both sides of a ratio. Peak memory is that of a process of its own for each kind, less that of one that only builds
-the network.
+On a CPU it is CPU time on one thread, on a GPU time until the card has finished. The kinds of step are timed in turn,
+round after round, and ratios are medians over rounds: a busy neighbour slows both sides of a ratio. Peak memory is
+that of a process of its own for each kind, less that of one that only builds the network.
 """
 
 import argparse
@@ -20,15 +21,19 @@ from odm.methods.build import METHODS
 from odm.networks.build import build
 from odm.networks.device import cpu_name, placed
 from odm.quantization.statistics import average, observe, of_activation
-from odm.settings import Edsr, Odm, OdmEccv, PerChannel, Plain, Run
+from odm.settings import Daq, Ddtb, Edsr, Odm, OdmEccv, Pams, PerChannel, Plain, Run
 
 METHOD_SETTINGS = {
     "plain": Plain(kind="plain"),
     "odm": Odm(kind="odm"),
     "odm_eccv": OdmEccv(kind="odm_eccv"),
     "per_channel": PerChannel(kind="per_channel"),
+    "pams": Pams(kind="pams"),
+    "daq": Daq(kind="daq"),
+    "ddtb": Ddtb(kind="ddtb"),
 }
 KINDS = ("float", *METHOD_SETTINGS)
+AFTER_ALL_PHASES = 1_000_000
 
 
 def stepper(kind: str, options: argparse.Namespace) -> Callable[[], None]:
@@ -36,13 +41,14 @@ def stepper(kind: str, options: argparse.Namespace) -> Callable[[], None]:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     settings = Edsr(backbone="edsr", channels=options.channels, blocks=options.blocks, scale=options.scale)
-    network = placed(build(settings), torch.device("cpu"))
+    network = placed(build(settings), torch.device(options.device))
     low = (
         torch.rand(options.batch, 3, options.patch, options.patch)
         .mul(255)
+        .to(options.device)
         .contiguous(memory_format=torch.channels_last)
     )
-    high = torch.rand(options.batch, 3, *(options.patch * options.scale,) * 2).mul(255)
+    high = torch.rand(options.batch, 3, *(options.patch * options.scale,) * 2).mul(255).to(options.device)
     if kind == "float":
         optimizer = torch.optim.Adam(network.parameters())
         method = None
@@ -52,7 +58,9 @@ def stepper(kind: str, options: argparse.Namespace) -> Callable[[], None]:
         run = Run(network="n", method=kind, weight_bits=2, activation_bits=2)
         method = METHODS[kind](network, METHOD_SETTINGS[kind], run)
         method.prepare(layers, [low])
+        network.to(options.device)
         method.watch()
+        method.begin(AFTER_ALL_PHASES)
         optimizer = torch.optim.Adam(network.parameters())
 
     def step() -> None:
@@ -86,6 +94,9 @@ def peak_memory(kind: str, steps: int, options: argparse.Namespace, answers) -> 
     step = stepper(kind, options)
     for _ in range(steps):
         step()
+    if options.device != "cpu":
+        answers.put(torch.cuda.max_memory_allocated(options.device) / 2**20)
+        return
     # Not getrusage: its peak outlives exec, so a child starts from that of the process that bore it.
     status = Path("/proc/self/status").read_text().splitlines()
     answers.put(next(int(line.split()[1]) for line in status if line.startswith("VmHWM")) / 1024)
@@ -105,27 +116,39 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     for name, default in {"channels": 32, "blocks": 4, "scale": 2, "batch": 8, "patch": 24, "rounds": 30}.items():
         parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
     steps = {kind: stepper(kind, options) for kind in KINDS}
     seconds: dict[str, list[float]] = {kind: [] for kind in KINDS}
     for round_ in range(options.rounds + 3):
         for kind, step in steps.items():
-            began = time.process_time()
+            began = now(options.device)
             step()
             if round_ >= 3:  # the first ones set up kernels and memory
-                seconds[kind].append(time.process_time() - began)
+                seconds[kind].append(now(options.device) - began)
     memory = {kind: in_process_of_its_own(kind, 5, options) - in_process_of_its_own(kind, 0, options) for kind in KINDS}
 
     print(
         f"EDSR {options.channels} x {options.blocks}, x{options.scale}, batch {options.batch}, LR patch {options.patch}"
     )
-    print(f"{cpu_name()}, 1 thread, torch {torch.__version__}, CPU time, {options.rounds} rounds, W2A2\n")
+    where = (
+        f"{cpu_name()}, 1 thread, CPU time" if options.device == "cpu" else torch.cuda.get_device_name(options.device)
+    )
+    print(f"{where}, torch {torch.__version__}, {options.rounds} rounds, W2A2\n")
     print("| step | ms (median) | over float | over plain | peak memory over the built network, MiB |")
     print("|---|---|---|---|---|")
     for kind in KINDS:
         over_float, over_plain = (ratio(seconds[kind], seconds[base]) for base in ("float", "plain"))
         median = statistics.median(seconds[kind]) * 1e3
         print(f"| {kind} | {median:.1f} | {over_float:.2f} | {over_plain:.2f} | {memory[kind]:.0f} |")
+
+
+def now(device: str) -> float:
+    """Seconds: of this process on a CPU, of the clock once all work is done on a GPU."""
+    if device == "cpu":
+        return time.process_time()
+    torch.cuda.synchronize(device)
+    return time.perf_counter()
 
 
 def ratio(seconds: list[float], base: list[float]) -> float:

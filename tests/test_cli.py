@@ -187,6 +187,12 @@ def test_check_refuses_a_device_that_is_missing(project: Path, monkeypatch: pyte
     assert said.endswith("; see `odm doctor`")
 
 
+def test_check_refuses_a_precision_that_the_device_has_not(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    PARAMS.write_text(PARAMS.read_text().replace("qat:\n", "qat:\n  precision: tf32\n"))
+    said = str(main(monkeypatch, "check"))
+    assert said == "odm: precision: tf32 is for GPUs, and the device is a CPU; say `precision: float32`"
+
+
 def test_doctor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(tmp_path)  # it needs no settings
     assert main(monkeypatch, "doctor") == 0
