@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from measuring import measured
 from skimage import data
 from test_networks import SMALL, at
 from torch import Tensor, nn
@@ -14,7 +15,6 @@ from odm.methods.build import METHODS
 from odm.methods.method import Method
 from odm.networks import weights
 from odm.networks.backbone import Backbone
-from odm.quantization.statistics import average, observe, of_activation
 from odm.settings import Daq, Ddtb, MethodSettings, Odm, OdmEccv, Offsets, Pams, PerChannel, Plain, Qat, Run, Training
 from odm.training.loop import fit
 from odm.training.objective import Objective
@@ -70,17 +70,10 @@ def quantized(name: str, settings: MethodSettings, bits: int, network: Backbone,
     """As `odm mismatch` and the beginning of `odm train` do it."""
     coverage = settings.coverage if settings.coverage in SMALL[name].coverages else "blocks"
     settings = settings.model_copy(update={"coverage": coverage})
-    lows = [batches(1000 + step)[0] for step in range(4)]
-    found = observe(network, network.placement("body").layers, lows, lambda _, x: of_activation(x, 99))
-    keys = ("mean_mismatch", "deviation_mismatch", "mean", "deviation")
-    measured = {
-        layer: {key: getattr(mean, key) for key in keys}
-        | {"channel_means": mean.channel_means.tolist(), "channel_deviations": mean.channel_deviations.tolist()}
-        for layer, mean in ((layer, average(each)) for layer, each in found.items())
-    }
+    layers = measured(network, [batches(1000 + step)[0] for step in range(4)])
     run = Run(network="n", method="m", weight_bits=bits, activation_bits=bits)
     method = METHODS[settings.kind](network, settings, run)  # type: ignore[arg-type]
-    method.prepare(measured, [batches(2000 + step)[0] for step in range(QAT.calibration_batches)])
+    method.prepare(layers, [batches(2000 + step)[0] for step in range(QAT.calibration_batches)])
     method.watch()
     return method
 

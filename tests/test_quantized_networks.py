@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from measuring import measured
 from test_networks import SMALL, at, every_backbone
 from torch import nn
 from torch.nn import functional
@@ -11,13 +12,12 @@ from odm.networks import weights
 from odm.quantization.layer import QuantizedLayer, quantized_layers
 from odm.quantization.offsets import Offset
 from odm.quantization.quantizer import LearnedRange, WeightQuantizer
-from odm.quantization.statistics import average, channels_first, observe, of_activation
+from odm.quantization.statistics import channels_first, of_activation
 from odm.settings import Odm, Offsets, Plain, Qat, Run
 from odm.training.loop import fit
 
 RUN = Run(network="n", method="m", weight_bits=4, activation_bits=4)
 QAT = Qat(steps=4, batch=2, patch=8, rate=0.001, schedule="cosine", log_every=2)
-KEYS = ("mean_mismatch", "deviation_mismatch", "mean", "deviation")
 ODM = Odm(kind="odm", strength=0.01, offsets=Offsets(share=0.5, undone=True))
 
 
@@ -30,14 +30,8 @@ def batches(step):
 def prepared(name, settings, network=None):
     network = network or at(SMALL[name])
     lows = [batches(100 + step)[0] for step in range(2)]
-    found = observe(network, network.placement("body").layers, lows, lambda _, x: of_activation(x, 99))
-    layers = {
-        layer: {key: getattr(mean, key) for key in KEYS}
-        | {"channel_means": mean.channel_means.tolist(), "channel_deviations": mean.channel_deviations.tolist()}
-        for layer, mean in ((layer, average(each)) for layer, each in found.items())
-    }
     method = METHODS[settings.kind](network, settings, RUN)
-    method.prepare(layers, lows)
+    method.prepare(measured(network, lows), lows)
     method.watch()
     return method
 

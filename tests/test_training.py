@@ -2,19 +2,18 @@
 
 import pytest
 import torch
+from measuring import measured
 from skimage import data
 
 from odm.images.prepared import Prepared, write
 from odm.methods.build import METHODS
 from odm.networks.build import build
 from odm.quantization.layer import quantized_layers
-from odm.quantization.statistics import average, observe, of_activation
 from odm.settings import Cooperation, Edsr, Odm, Offsets, Plain, Qat, Run, Training
 from odm.training.loop import fit, rate_at
 from odm.training.objective import Objective
 from odm.training.patches import Patches
 
-CPU = torch.device("cpu")
 NETWORK = Edsr(backbone="edsr", channels=8, blocks=2, scale=2)
 QAT = Qat(steps=12, batch=2, patch=12, rate=0.001, schedule="cosine", log_every=4, calibration_batches=4)
 PLAIN = Plain(kind="plain")
@@ -43,15 +42,7 @@ def layers(batches, float_state):
     """What the mismatch step would write."""
     network = build(NETWORK)
     network.load_state_dict(float_state[0])
-    lows = [batches(1000 + step)[0] for step in range(4)]
-    found = observe(network, network.placement("body").layers, lows, lambda _, x: of_activation(x, 99))
-    means = {name: average(each) for name, each in found.items()}
-    keys = ("mean_mismatch", "deviation_mismatch", "mean", "deviation")
-    return {
-        name: {key: getattr(mean, key) for key in keys}
-        | {"channel_means": mean.channel_means.tolist(), "channel_deviations": mean.channel_deviations.tolist()}
-        for name, mean in means.items()
-    }
+    return measured(network, [batches(1000 + step)[0] for step in range(4)])
 
 
 def quantized(method_settings, float_state, layers, batches, bits=2):
