@@ -7,6 +7,12 @@ import pytest
 import torch
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """Which tests a process has run before must not change what one draws, nor its fixtures of wider scope."""
+    torch.manual_seed(int(os.environ.get("ODM_TEST_SEED", "0")))
+
+
 @pytest.fixture(scope="session")
 def odm_images() -> Path:
     """The folder of benchmark sets that the environment names; tests that need real ones are skipped without it."""
