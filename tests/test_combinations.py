@@ -132,9 +132,10 @@ def test_trains_and_is_stored_and_scored(
 
 @pytest.mark.slow
 def test_compiled_is_the_same_training(
-    float_network: Callable[[str], Backbone], batches: Patches, tmp_path: Path
+    float_network: Callable[[str], Backbone], batches: Patches, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of `odm`, whose two gradients go through one graph."""
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))  # nothing that another CPU compiled
     histories = []
     for compiled in (False, True):
         method = quantized("edsr", EACH["odm"], 4, float_network("edsr"), batches)

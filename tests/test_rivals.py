@@ -155,24 +155,6 @@ def test_a_stored_state_gives_the_same_pixels(settings, float_state, batches, tm
     assert torch.equal(pixels(again.network, photograph), pixels(method.network, photograph))
 
 
-@every_rival
-def test_an_image_alone_and_in_a_batch(settings, float_state, batches, tmp_path, photograph):
-    """What adapts does so to the image, not to its neighbours in a batch."""
-    method = quantized(settings, float_state, batches)
-    trained(method, batches, tmp_path / "last")
-    both = torch.cat([photograph, photograph.flip(3) * 0.5])
-    assert torch.equal(pixels(method.network, both)[:1], pixels(method.network, photograph))
-
-
-@every_rival
-def test_a_crop_differs_where_the_method_adapts(settings, float_state, batches, tmp_path, photograph):
-    method = quantized(settings, float_state, batches)
-    trained(method, batches, tmp_path / "last")
-    whole = pixels(method.network, photograph)[..., :40, :40]  # far from where the crop ends
-    crop = pixels(method.network, photograph[..., :32, :32].contiguous(memory_format=torch.channels_last))
-    assert torch.equal(whole, crop[..., :40, :40]) == (settings is PAMS)
-
-
 def test_pams_alpha_is_the_last_peak_and_then_learns(float_state, batches, tmp_path):
     method = quantized(PAMS, float_state, batches)
     trained(method, batches, tmp_path / "last", steps=6, log_every=6)
