@@ -20,7 +20,7 @@ import torch
 from odm.methods.build import METHODS
 from odm.networks.build import build
 from odm.networks.device import cpu_name, placed
-from odm.quantization.statistics import average, observe, of_activation
+from odm.quantization.statistics import measured
 from odm.settings import Daq, Ddtb, Edsr, Odm, OdmEccv, Pams, PerChannel, Plain, Run
 
 METHOD_SETTINGS = {
@@ -53,8 +53,7 @@ def stepper(kind: str, options: argparse.Namespace) -> Callable[[], None]:
         optimizer = torch.optim.Adam(network.parameters())
         method = None
     else:
-        found = observe(network, network.placement("body").layers, [low], lambda _, x: of_activation(x, 99))
-        layers = {name: measured(average(each)) for name, each in found.items()}
+        layers = measured(network, network.placement("body").layers, [low], percentile=99)
         run = Run(network="n", method=kind, weight_bits=2, activation_bits=2)
         method = METHODS[kind](network, METHOD_SETTINGS[kind], run)
         method.prepare(layers, [low])
@@ -75,18 +74,6 @@ def stepper(kind: str, options: argparse.Namespace) -> Callable[[], None]:
             method.settle()
 
     return step
-
-
-def measured(layer) -> dict:
-    """A layer's statistics as mismatch.json has them."""
-    return {
-        "mean_mismatch": layer.mean_mismatch,
-        "deviation_mismatch": layer.deviation_mismatch,
-        "mean": layer.mean,
-        "deviation": layer.deviation,
-        "channel_means": layer.channel_means.tolist(),
-        "channel_deviations": layer.channel_deviations.tolist(),
-    }
 
 
 def peak_memory(kind: str, steps: int, options: argparse.Namespace, answers) -> None:

@@ -6,6 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from odm.networks.device import narrow_vectors
+
+narrow_vectors()  # as in all steps, before anything is computed
+
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup() -> None:

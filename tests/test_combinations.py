@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from measuring import measured
 from skimage import data
 from test_networks import SMALL, at
 from torch import Tensor, nn
@@ -15,6 +14,7 @@ from odm.methods.build import METHODS
 from odm.methods.method import Method
 from odm.networks import weights
 from odm.networks.backbone import Backbone
+from odm.quantization.statistics import measured
 from odm.settings import Daq, Ddtb, MethodSettings, Odm, OdmEccv, Offsets, Pams, PerChannel, Plain, Qat, Run, Training
 from odm.training.loop import fit
 from odm.training.objective import Objective
@@ -70,7 +70,8 @@ def quantized(name: str, settings: MethodSettings, bits: int, network: Backbone,
     """As `odm mismatch` and the beginning of `odm train` do it."""
     coverage = settings.coverage if settings.coverage in SMALL[name].coverages else "blocks"
     settings = settings.model_copy(update={"coverage": coverage})
-    layers = measured(network, [batches(1000 + step)[0] for step in range(4)])
+    lows = [batches(1000 + step)[0] for step in range(4)]
+    layers = measured(network, network.placement("body").layers, lows, percentile=99)
     run = Run(network="n", method="m", weight_bits=bits, activation_bits=bits)
     method = METHODS[settings.kind](network, settings, run)  # type: ignore[arg-type]
     method.prepare(layers, [batches(2000 + step)[0] for step in range(QAT.calibration_batches)])

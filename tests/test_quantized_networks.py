@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from measuring import measured
 from test_networks import SMALL, at, every_backbone
 from torch import nn
 from torch.nn import functional
@@ -12,7 +11,7 @@ from odm.networks import weights
 from odm.quantization.layer import QuantizedLayer, quantized_layers
 from odm.quantization.offsets import Offset
 from odm.quantization.quantizer import LearnedRange, WeightQuantizer
-from odm.quantization.statistics import channels_first, of_activation
+from odm.quantization.statistics import channels_first, measured, of_activation
 from odm.settings import Odm, Offsets, Plain, Qat, Run
 from odm.training.loop import fit
 
@@ -31,7 +30,7 @@ def prepared(name, settings, network=None):
     network = network or at(SMALL[name])
     lows = [batches(100 + step)[0] for step in range(2)]
     method = METHODS[settings.kind](network, settings, RUN)
-    method.prepare(measured(network, lows), lows)
+    method.prepare(measured(network, network.placement("body").layers, lows, percentile=99), lows)
     method.watch()
     return method
 

@@ -2,13 +2,13 @@
 
 import pytest
 import torch
-from measuring import measured
 from skimage import data
 
 from odm.images.prepared import Prepared, write
 from odm.methods.build import METHODS
 from odm.networks.build import build
 from odm.quantization.layer import quantized_layers
+from odm.quantization.statistics import measured
 from odm.settings import Cooperation, Edsr, Odm, Offsets, Plain, Qat, Run, Training
 from odm.training.loop import fit, rate_at
 from odm.training.objective import Objective
@@ -42,7 +42,8 @@ def layers(batches, float_state):
     """What the mismatch step would write."""
     network = build(NETWORK)
     network.load_state_dict(float_state[0])
-    return measured(network, [batches(1000 + step)[0] for step in range(4)])
+    lows = [batches(1000 + step)[0] for step in range(4)]
+    return measured(network, network.placement("body").layers, lows, percentile=99)
 
 
 def quantized(method_settings, float_state, layers, batches, bits=2):

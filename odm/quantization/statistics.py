@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +30,19 @@ class Statistics:
     def deviation_mismatch(self) -> float:
         """Spread over channels of the channel deviations."""
         return self.channel_deviations.std(correction=0).item()
+
+    def record(self) -> dict[str, Any]:
+        """As mismatch.json has it."""
+        return {
+            "mean_mismatch": self.mean_mismatch,
+            "deviation_mismatch": self.deviation_mismatch,
+            "mean": self.mean,
+            "deviation": self.deviation,
+            "lower": self.lower,
+            "upper": self.upper,
+            "channel_means": self.channel_means.tolist(),
+            "channel_deviations": self.channel_deviations.tolist(),
+        }
 
 
 def channels_first(layer: nn.Module, x: Tensor) -> Tensor:
@@ -103,3 +116,11 @@ def average(batches: list[Statistics]) -> Statistics:
         mean("lower"),
         mean("upper"),
     )
+
+
+def measured(
+    network: nn.Module, names: Iterable[str], batches: Iterable[Tensor], percentile: float
+) -> dict[str, dict[str, Any]]:
+    """The record of each named layer of a float network, over low-resolution batches (N, 3, H, W)."""
+    found = observe(network, names, batches, lambda _name, x: of_activation(x, percentile))
+    return {name: average(of_batches).record() for name, of_batches in found.items()}

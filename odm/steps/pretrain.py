@@ -6,7 +6,6 @@ from pathlib import Path
 import torch
 
 from odm import seeds
-from odm.images.prepared import Prepared
 from odm.networks import weights
 from odm.networks.build import build
 from odm.networks.custom import Custom
@@ -33,14 +32,7 @@ def run(settings: Settings, name: str) -> None:
     network = placed(network, device)
     if given is None:
         estimate.allow(settings, name, network, training)
-    batches = Patches(
-        Prepared(data),
-        network_settings.scale,
-        training.batch,
-        training.patch,
-        seeds.named(network_settings.seed, "patches"),
-        device,
-    )
+    batches = Patches.of(settings, name, training, seeds.named(network_settings.seed, "patches"), device)
     if given is not None:
         low, high = batches(0)
         with torch.no_grad():

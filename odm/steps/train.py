@@ -6,7 +6,6 @@ from pathlib import Path
 from odm import inference, seeds
 from odm.errors import OdmError
 from odm.files import read_json
-from odm.images.prepared import Prepared
 from odm.methods.build import build
 from odm.networks import weights
 from odm.networks.device import device_of
@@ -18,21 +17,14 @@ from odm.training.patches import Patches
 
 def run(settings: Settings, name: str) -> None:
     run_settings, training = settings.runs[name], settings.qat
-    network_settings = settings.network_of(run_settings.network)
     device = device_of(settings, training.precision)
     data = settings.results / "data" / "train.safetensors"
     float_network = settings.results / "networks" / run_settings.network
     out = settings.results / "runs" / name
     checkpoints = Path("checkpoints") / settings.suite / "runs" / name
 
-    batches = Patches(
-        Prepared(data),
-        network_settings.scale,
-        training.batch,
-        training.patch,
-        seeds.named(run_settings.seed, "patches"),
-        device,
-    )
+    seed = seeds.named(run_settings.seed, "patches")
+    batches = Patches.of(settings, run_settings.network, training, seed, device)
     network = inference.load(settings, run_settings.network, device)
     method = build(settings, run_settings, network)
     estimate.allow(settings, name, network, training, method.STEP_COST)

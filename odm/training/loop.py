@@ -18,7 +18,7 @@ Batches = Callable[[int], tuple[Tensor, Tensor]]
 
 
 def rate_at(step: int, settings: Training) -> float:
-    """Share of the first learning rate that is left at a step ."""
+    """Share of the first learning rate that is left at a step."""
     if settings.schedule == "cosine":
         return 0.5 * (1 + math.cos(math.pi * step / settings.steps))
     return 0.5 ** (step // settings.halve_every)
@@ -43,9 +43,11 @@ def fit(
     first_rates = [group["lr"] for group in optimizer.param_groups]
     start, history = checkpoint.load(saved, identity, network, optimizer)
     network.train()
-    # A second gradient (odm/training/cooperation.py) goes through the graph again: its buffers must outlive the first.
-    torch._functorch.config.donated_buffer = False
-    forward = torch.compile(network) if settings.compile else network
+    forward: Callable[[Tensor], Tensor] = network
+    if settings.compile:
+        # A second gradient (odm/training/cooperation.py) goes through the graph again, whose buffers must last.
+        torch._functorch.config.donated_buffer = False
+        forward = torch.compile(network)
     with Progress(start, settings.steps) as progress:
         for step in range(start, settings.steps):
             for group, first in zip(optimizer.param_groups, first_rates, strict=True):

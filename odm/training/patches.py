@@ -8,6 +8,7 @@ from torch import Tensor
 
 from odm.errors import OdmError
 from odm.images.prepared import Pixels, Prepared
+from odm.settings import Settings, Training
 
 CPU = torch.device("cpu")
 
@@ -38,6 +39,13 @@ class Patches:
             total = sum(image.nbytes for pair in pairs for image in pair)
             home = device if total < torch.cuda.mem_get_info(device)[0] / 2 else CPU
         self._pairs = [(_planes(lr, home), _planes(hr, home)) for lr, hr in pairs]
+
+    @classmethod
+    def of(cls, settings: Settings, network: str, training: Training, seed: int, device: torch.device) -> "Patches":
+        """Of the suite's training images, for one of its networks."""
+        prepared = Prepared(settings.results / "data" / "train.safetensors")
+        scale = settings.network_of(network).scale
+        return cls(prepared, scale, training.batch, training.patch, seed, device)
 
     def __call__(self, step: int) -> tuple[Tensor, Tensor]:
         """Batch of a step: LR (batch, 3, patch, patch) and HR, `scale` times larger; float32 in 0-255, channels last:
