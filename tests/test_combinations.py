@@ -9,7 +9,6 @@ from skimage import data
 from test_networks import SMALL, at
 from torch import Tensor, nn
 
-from odm.images.prepared import Prepared, write
 from odm.methods.build import METHODS
 from odm.methods.method import Method
 from odm.networks import weights
@@ -33,13 +32,6 @@ EACH: dict[str, MethodSettings] = {
     "ddtb": Ddtb(kind="ddtb", gate_steps=6, range_rate=10, initial="percentile", dynamic_share=0.5),
 }
 ADAPTS = {"daq", "ddtb"}  # to the image, at test time
-
-
-@pytest.fixture(scope="module")
-def batches(tmp_path_factory: pytest.TempPathFactory) -> Patches:
-    path = tmp_path_factory.mktemp("data") / "train.safetensors"
-    write(path, {"photographs": [("chelsea", data.chelsea())]}, [2])
-    return Patches(Prepared(path), 2, QAT.batch, QAT.patch, seed=3)
 
 
 @pytest.fixture(scope="module")

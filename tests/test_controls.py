@@ -9,39 +9,20 @@ import torch
 from pydantic import ValidationError
 from test_networks import SMALL, at
 from test_odm_eccv import written
-from test_training import (  # noqa: F401
-    NETWORK,
-    ODM,
-    QAT,
-    batches,
-    equal,
-    float_state,
-    layers,
-    state,
-    trained,
-)
+from trial import NETWORK, killed_and_resumed, quantized, state, trained
 
 from odm.methods.build import METHODS
 from odm.networks.build import build
 from odm.networks.cost import cost
 from odm.quantization.layer import quantized_layers
 from odm.quantization.quantizer import ChannelRange, LearnedRange
-from odm.settings import NoBody, Odm, OdmEccv, PerChannel, Plain, Run, Settings, load
+from odm.settings import NoBody, Odm, OdmEccv, Offsets, PerChannel, Plain, Run, Settings, load
 
 PLAIN = Plain(kind="plain")
+ODM = Odm(kind="odm", strength=0.01, offsets=Offsets(share=0.5))
 PER_CHANNEL = PerChannel(kind="per_channel")
 NO_BODY = NoBody(kind="no_body")
 ABLATIONS = load(Path(__file__).parents[1] / "suites" / "ablations.yaml")
-
-
-def made(settings, weight_bits, activation_bits, float_state, layers, batches):  # noqa: F811
-    network = build(NETWORK).to(memory_format=torch.channels_last)
-    network.load_state_dict(float_state[0])
-    run = Run(network="n", method="m", weight_bits=weight_bits, activation_bits=activation_bits)
-    method = METHODS[settings.kind](network, settings, run)
-    method.prepare(layers, [batches(2000 + step)[0] for step in range(4)])
-    method.watch()
-    return method
 
 
 def again(method, settings):
@@ -111,9 +92,9 @@ def test_ranges_by_channel_stay_open():
 
 
 @pytest.mark.parametrize("coverage", ["blocks", "shortcuts"])
-def test_per_channel_has_a_range_for_each_channel(coverage, float_state, layers, batches):  # noqa: F811
+def test_per_channel_has_a_range_for_each_channel(coverage, float_state, layers, batches):
     settings = PerChannel(kind="per_channel", coverage=coverage)
-    method = made(settings, 4, 3, float_state, layers, batches)
+    method = quantized(settings, float_state, layers, batches, weight_bits=4, activation_bits=3)
     assert len(method.quantizers) == (4 if coverage == "blocks" else 6)
     assert all(each.lower.shape == (8,) for each in method.quantizers)
     extra = 2 * 8 * len(method.quantizers)
@@ -137,11 +118,11 @@ def test_per_channel_on_each_backbone(name):
     assert torch.equal(restored.network.eval()(lows[0]), method.network(lows[0]))
 
 
-def test_per_channel_leaves_less_error_than_a_range_for_all(float_state, layers, batches):  # noqa: F811
+def test_per_channel_leaves_less_error_than_a_range_for_all(float_state, layers, batches):
     """Of rounding; at other percentiles each channel is clipped as much as all were."""
     mismatch = {}
     for settings in (each.model_copy(update={"percentile": 100.0}) for each in (PLAIN, PER_CHANNEL)):
-        method = made(settings, 32, 3, float_state, layers, batches)
+        method = quantized(settings, float_state, layers, batches, weight_bits=32, activation_bits=3)
         method.network(batches(3000)[0])
         mismatch[settings.kind] = method.measure()["mismatch"]
     assert mismatch["per_channel"] < 0.9 * mismatch["plain"]
@@ -151,38 +132,29 @@ CASES = [(PLAIN, 32, 3), (PLAIN, 3, 32), (PER_CHANNEL, 32, 2), (ODM, 2, 32), (OD
 
 
 @pytest.mark.parametrize(("settings", "weight_bits", "activation_bits"), CASES)
-def test_controls_train_and_go_on(settings, weight_bits, activation_bits, float_state, layers, batches, tmp_path):  # noqa: F811
+def test_controls_train_and_go_on(settings, weight_bits, activation_bits, float_state, layers, batches, tmp_path):
     def method():
-        return made(settings, weight_bits, activation_bits, float_state, layers, batches)
+        widths = {"weight_bits": weight_bits, "activation_bits": activation_bits}
+        return quantized(settings, float_state, layers, batches, **widths)
 
-    def until_seven(step):
-        if step == 7:
-            raise KeyboardInterrupt
-        return batches(step)
-
-    whole, resumed = method(), method()
-    history = trained(whole, batches, tmp_path / "whole")
+    whole, history = killed_and_resumed(method, batches, tmp_path)
     assert all(np.isfinite(row["loss"]) for row in history)
-    with pytest.raises(KeyboardInterrupt):
-        trained(method(), until_seven, tmp_path / "cut")
-    assert trained(resumed, batches, tmp_path / "cut") == history
-    assert equal(state(resumed), state(whole))
     low = batches(0)[0]
     torch.testing.assert_close(again(whole, settings).network(low), whole.network(low))
 
 
-def test_float_bits_quantize_nothing(float_state, layers, batches):  # noqa: F811
+def test_float_bits_quantize_nothing(float_state, layers, batches):
     low = batches(0)[0]
     network = build(NETWORK).to(memory_format=torch.channels_last)
-    network.load_state_dict(float_state[0])
+    network.load_state_dict(float_state)
     for settings in (PLAIN, PER_CHANNEL, Plain(kind="plain", coverage="shortcuts")):
-        method = made(settings, 32, 32, float_state, layers, batches)
+        method = quantized(settings, float_state, layers, batches, weight_bits=32, activation_bits=32)
         assert torch.equal(method.network(low), network(low))
         assert not method.quantizers
         found, of_float = cost(method.network), cost(network)
         assert found == of_float
-    weights = made(PLAIN, 2, 32, float_state, layers, batches)
-    activations = made(PLAIN, 32, 2, float_state, layers, batches)
+    weights = quantized(PLAIN, float_state, layers, batches, weight_bits=2, activation_bits=32)
+    activations = quantized(PLAIN, float_state, layers, batches, weight_bits=32, activation_bits=2)
     assert [layer.bits for layer in weights.layers.values()] == 4 * [(2, 32)]
     assert [layer.bits for layer in activations.layers.values()] == 4 * [(32, 2)]
     assert "W32A2" in repr(activations.network)
@@ -194,8 +166,8 @@ def test_float_bits_quantize_nothing(float_state, layers, batches):  # noqa: F81
     torch.testing.assert_close(one(x), one.layer(one.activation(x)))
 
 
-def test_offsets_need_a_quantized_activation(float_state, layers, batches):  # noqa: F811
-    method = made(ODM, 2, 32, float_state, layers, batches)
+def test_offsets_need_a_quantized_activation(float_state, layers, batches):
+    method = quantized(ODM, float_state, layers, batches, weight_bits=2, activation_bits=32)
     assert all(layer.offset is None for layer in method.layers.values())
 
 
@@ -220,14 +192,13 @@ def test_no_body_is_what_no_coverage_of_blocks_quantizes(name):
     assert torch.equal(restored.network.eval()(low), network(low))
 
 
-def test_no_body_of_edsr_is_head_last_and_upsampler(float_state, layers, batches, tmp_path):  # noqa: F811
-    method = made(NO_BODY, 32, 32, float_state, layers, batches)
+def test_no_body_of_edsr_is_head_last_and_upsampler(float_state, layers, batches, tmp_path):
+    method = quantized(NO_BODY, float_state, layers, batches, weight_bits=32, activation_bits=32)
     network, low = method.network, batches(0)[0]
     shallow = network.head(low - network.mean)
     expected = network.tail(network.upsampler(shallow + network.last(shallow))) + network.mean
     torch.testing.assert_close(network(low), expected)
-    training = QAT.model_copy(update={"steps": 60, "rate": 0.003})
-    history = trained(method, batches, tmp_path / "last", training)
+    history = trained(method, batches, tmp_path / "last", steps=60, rate=0.003)
     assert history[-1]["loss"] < history[0]["loss"]
 
 

@@ -4,17 +4,7 @@ import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
-from test_training import (  # noqa: F401
-    NETWORK,
-    QAT,
-    batches,
-    equal,
-    float_state,
-    layers,
-    quantized,
-    state,
-    trained,
-)
+from trial import NETWORK, QAT, killed_and_resumed, quantized, state, trained
 
 from odm.methods.build import METHODS
 from odm.networks.build import build
@@ -144,7 +134,7 @@ def changed(**changes):
     return OdmEccv.model_validate({"kind": "odm_eccv", "strength": 0.001} | changes)
 
 
-def after_forward(settings, float_state, layers, batches, bits=2):  # noqa: F811
+def after_forward(settings, float_state, layers, batches, bits=2):
     method = quantized(settings, float_state, layers, batches, bits)
     # Off the calibrated point and off gamma 1, where every term has a part.
     with torch.no_grad():
@@ -158,7 +148,7 @@ def after_forward(settings, float_state, layers, batches, bits=2):  # noqa: F811
 
 @pytest.mark.parametrize("bits", BITS)
 @pytest.mark.parametrize("norm", ["l2", "rms", "squared", "mean_square"])
-def test_mismatch_equals_the_reference(norm, bits, float_state, layers, batches):  # noqa: F811
+def test_mismatch_equals_the_reference(norm, bits, float_state, layers, batches):
     method, _ = after_forward(changed(norm=norm), float_state, layers, batches, bits)
     total = 0.0
     for layer in method.layers.values():
@@ -171,7 +161,7 @@ def test_mismatch_equals_the_reference(norm, bits, float_state, layers, batches)
 
 
 @pytest.mark.parametrize("way", ["detached", "straight_through"])
-def test_what_inputs_learn_from_their_mismatch(way, float_state, layers, batches):  # noqa: F811
+def test_what_inputs_learn_from_their_mismatch(way, float_state, layers, batches):
     method, _ = after_forward(changed(mismatch_gradient=way), float_state, layers, batches)
     for layer in method.layers.values():
         layer.input = layer.input.detach().requires_grad_()
@@ -188,7 +178,7 @@ def test_what_inputs_learn_from_their_mismatch(way, float_state, layers, batches
 
 
 @pytest.mark.parametrize("way", ["detached", "straight_through"])
-def test_what_ranges_learn_from_their_own_mismatch(way, float_state, layers, batches):  # noqa: F811
+def test_what_ranges_learn_from_their_own_mismatch(way, float_state, layers, batches):
     for reach in ("no", "indirect", "direct"):
         settings = changed(mismatch_gradient=way, regularized_ranges=reach)
         method, _ = after_forward(settings, float_state, layers, batches)
@@ -208,7 +198,7 @@ def test_what_ranges_learn_from_their_own_mismatch(way, float_state, layers, bat
         assert [each.item() for each in found] == pytest.approx(stated, rel=1e-3)
 
 
-def test_no_mismatch_has_no_gradient(float_state, layers, batches):  # noqa: F811
+def test_no_mismatch_has_no_gradient(float_state, layers, batches):
     method, _ = after_forward(ECCV, float_state, layers, batches)
     layer = method.layers["blocks.0.conv1"]
     layer.input = layer.activation(layer.input).detach().requires_grad_()
@@ -232,7 +222,7 @@ READINGS = {
 
 @pytest.mark.parametrize("scope", ["network", "layer"])
 @pytest.mark.parametrize("reading", READINGS)
-def test_a_step_goes_along_the_stated_gradient(reading, scope, float_state, layers, batches):  # noqa: F811
+def test_a_step_goes_along_the_stated_gradient(reading, scope, float_state, layers, batches):
     """gR + (cos + 1) / 2 gM over theta and what follows it, gR elsewhere; from two gradients taken apart."""
     settings = changed(cooperation={"scope": scope}, **READINGS[reading])
     method, loss = after_forward(settings, float_state, layers, batches)
@@ -277,7 +267,7 @@ def test_a_step_goes_along_the_stated_gradient(reading, scope, float_state, laye
     assert moves == set(moved)
 
 
-def test_ranges_follow_by_element_where_elements_are_compared(float_state, layers, batches):  # noqa: F811
+def test_ranges_follow_by_element_where_elements_are_compared(float_state, layers, batches):
     settings = changed(cooperation={"rule": "sign", "scope": "element"}, regularized_ranges="direct")
     method, loss = after_forward(settings, float_state, layers, batches)
     bounds = [bound for pair in method.ranges().values() for bound in pair]
@@ -301,7 +291,7 @@ ABLATIONS = {
 
 
 @pytest.mark.parametrize("name", ABLATIONS)
-def test_ablations_are_reached_by_settings(name, float_state, layers, batches, tmp_path):  # noqa: F811
+def test_ablations_are_reached_by_settings(name, float_state, layers, batches, tmp_path):
     changes, rule = ABLATIONS[name]
     settings = changed(**changes)
     assert settings.cooperation.rule == rule or rule is None
@@ -316,7 +306,7 @@ def test_ablations_are_reached_by_settings(name, float_state, layers, batches, t
     assert still == {f"{each}.activation.least" for each in method.layers}
 
 
-def test_gamma_counts_as_extra_storage(float_state, layers, batches):  # noqa: F811
+def test_gamma_counts_as_extra_storage(float_state, layers, batches):
     counts = {}
     for correction in (False, True):
         method = quantized(changed(correction=correction), float_state, layers, batches)
@@ -327,28 +317,12 @@ def test_gamma_counts_as_extra_storage(float_state, layers, batches):  # noqa: F
     assert counts[True].bitops_t == counts[False].bitops_t
 
 
-def test_killed_and_resumed_equals_undisturbed(float_state, layers, batches, tmp_path):  # noqa: F811
+def test_killed_and_resumed_equals_undisturbed(float_state, layers, batches, tmp_path):
     settings = changed(range_schedule="constant", regularized_ranges="direct", gamma_rate="weights")
-    whole = quantized(settings, float_state, layers, batches)
-    history = trained(whole, batches, tmp_path / "whole")
-
-    def until(last):
-        def batch(step):
-            if step == last:
-                raise KeyboardInterrupt
-            return batches(step)
-
-        return batch
-
-    for last in (2, 5, 11):
-        with pytest.raises(KeyboardInterrupt):
-            trained(quantized(settings, float_state, layers, batches), until(last), tmp_path / "cut")
-    resumed = quantized(settings, float_state, layers, batches)
-    assert trained(resumed, batches, tmp_path / "cut") == history
-    assert equal(state(resumed), state(whole))
+    killed_and_resumed(lambda: quantized(settings, float_state, layers, batches), batches, tmp_path)
 
 
-def test_a_stored_state_gives_the_same_pixels(float_state, layers, batches, tmp_path):  # noqa: F811
+def test_a_stored_state_gives_the_same_pixels(float_state, layers, batches, tmp_path):
     method = quantized(ECCV, float_state, layers, batches)
     trained(method, batches, tmp_path / "last")
     again = METHODS["odm_eccv"](build(NETWORK), ECCV, method.run)
@@ -360,9 +334,8 @@ def test_a_stored_state_gives_the_same_pixels(float_state, layers, batches, tmp_
     assert apart.median() < 1e-4 and apart.mean() < 0.05
 
 
-def test_mechanism_of_mismatch_regularization(float_state, layers, batches, tmp_path):  # noqa: F811
+def test_mechanism_of_mismatch_regularization(float_state, layers, batches, tmp_path):
     """Regularized, inputs lie closer to their levels than without; a cosine below 1 lets less of it through."""
-    training = QAT.model_copy(update={"steps": 60})
     mismatch = {}
     for name, changes in {
         "none": {"regularizer": "none"},
@@ -370,7 +343,7 @@ def test_mechanism_of_mismatch_regularization(float_state, layers, batches, tmp_
         "always": {"strength": 0.02, "cooperation": {"rule": "always"}},
     }.items():
         method = quantized(changed(**changes), float_state, layers, batches)
-        history = trained(method, batches, tmp_path / name, training)
+        history = trained(method, batches, tmp_path / name, steps=60)
         method.network(batches(3000)[0])
         mismatch[name] = sum(method.mismatch(layer).item() for layer in method.layers.values())
         if name != "none":
@@ -378,7 +351,7 @@ def test_mechanism_of_mismatch_regularization(float_state, layers, batches, tmp_
     assert mismatch["always"] < mismatch["cosine"] < mismatch["none"]
 
 
-def test_rates_of_ranges_and_gammas(float_state, layers, batches, tmp_path, monkeypatch):  # noqa: F811
+def test_rates_of_ranges_and_gammas(float_state, layers, batches, tmp_path, monkeypatch):
     rates = []
     step = torch.optim.Adam.step
 
@@ -404,7 +377,7 @@ def test_rates_of_ranges_and_gammas(float_state, layers, batches, tmp_path, monk
             assert ranges[-1] == (ranges[0] if schedule == "constant" else pytest.approx(10 * weights[-1]))
 
 
-def test_a_gamma_never_closes_its_range(float_state, layers, batches):  # noqa: F811
+def test_a_gamma_never_closes_its_range(float_state, layers, batches):
     method = quantized(ECCV, float_state, layers, batches)
     (first, *_) = method.gammas().values()
     with torch.no_grad():
@@ -415,7 +388,7 @@ def test_a_gamma_never_closes_its_range(float_state, layers, batches):  # noqa: 
     assert method.measure()["narrow"] == 1
 
 
-def test_a_float_activation_has_no_mismatch(float_state, layers, batches):  # noqa: F811
+def test_a_float_activation_has_no_mismatch(float_state, layers, batches):
     network = build(NETWORK)
     run = Run(network="n", method="m", weight_bits=2, activation_bits=32)
     method = METHODS["odm_eccv"](network, ECCV, run)

@@ -4,23 +4,19 @@ from collections import defaultdict
 
 import pytest
 import torch
+import trial
 from skimage import data
 from test_networks import SMALL
+from trial import NETWORK, QAT, equal, killed_and_resumed, state, trained
 
 from odm.errors import OdmError
-from odm.images.prepared import Prepared, write
 from odm.methods.build import METHODS
 from odm.networks.build import build
 from odm.networks.cost import cost
 from odm.quantization.distribution import DistributionRange
 from odm.quantization.symmetric import peak
-from odm.settings import Daq, Ddtb, Edsr, Pams, Qat, Rdn, Run, Srresnet, Training, load
-from odm.training.loop import fit
-from odm.training.objective import Objective
-from odm.training.patches import Patches
+from odm.settings import Daq, Ddtb, Edsr, Pams, Rdn, Run, Srresnet, load
 
-NETWORK = Edsr(backbone="edsr", channels=8, blocks=2, scale=2)
-QAT = Qat(steps=12, batch=2, patch=12, rate=0.001, schedule="cosine", log_every=4, calibration_batches=4)
 PAMS = Pams(kind="pams", calibration_steps=6)
 DAQ = Daq(kind="daq")
 DDTB = Ddtb(kind="ddtb", gate_steps=6, initial="percentile", dynamic_share=0.5)
@@ -30,50 +26,15 @@ every_rival = pytest.mark.parametrize("settings", RIVALS.values(), ids=RIVALS)
 
 
 @pytest.fixture(scope="module")
-def batches(tmp_path_factory):
-    path = tmp_path_factory.mktemp("data") / "train.safetensors"
-    write(path, {"photographs": [("chelsea", data.chelsea())]}, [2])
-    return Patches(Prepared(path), 2, QAT.batch, QAT.patch, seed=3)
-
-
-@pytest.fixture(scope="module")
-def float_state(batches, tmp_path_factory):
-    """A float network that has learned a little."""
-    network = build(NETWORK).to(memory_format=torch.channels_last)
-    training = Training(steps=200, batch=2, patch=12, rate=0.003, schedule="cosine", log_every=200)
-    groups = [{"params": list(network.parameters()), "lr": training.rate}]
-    fit(network, batches, groups, training, Objective(), tmp_path_factory.mktemp("c") / "last", "float")
-    return network.state_dict()
-
-
-@pytest.fixture(scope="module")
 def photograph():
     """Part of another image, (1, 3, 48, 48)."""
     part = torch.tensor(data.astronaut()[100:148, 200:248]).permute(2, 0, 1)[None]
     return part.float().contiguous(memory_format=torch.channels_last)
 
 
-def quantized(settings, float_state, batches, bits=2, **changes):
-    network = build(NETWORK).to(memory_format=torch.channels_last)
-    network.load_state_dict(float_state)
-    widths = {"weight_bits": bits, "activation_bits": bits}
-    method = METHODS[settings.kind](network.eval(), settings, Run(**{"network": "n", "method": "m"} | widths | changes))
-    method.prepare(defaultdict(dict), [batches(2000 + step)[0] for step in range(QAT.calibration_batches)])
-    method.watch()
-    return method
-
-
-def trained(method, batches, saved, **changes):
-    training = QAT.model_copy(update=changes)
-    return fit(method.network, batches, method.parameter_groups(training), training, method, saved, "id")
-
-
-def state(method):
-    return {key: value.clone() for key, value in method.network.state_dict().items()}
-
-
-def equal(a, b):
-    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+def quantized(settings, float_state, batches, bits=2, **widths):
+    """Rivals look at no measured mismatch."""
+    return trial.quantized(settings, float_state, defaultdict(dict), batches, bits, **widths)
 
 
 @torch.inference_mode()
@@ -113,26 +74,7 @@ def test_either_side_may_stay_float(settings, widths, float_state, batches, tmp_
 @every_rival
 def test_killed_and_resumed_equals_undisturbed(settings, float_state, batches, tmp_path):
     """Cut before, at and after the step in which a phase ends."""
-    whole = quantized(settings, float_state, batches)
-    history = trained(whole, batches, tmp_path / "whole")
-
-    class Killed(Exception):  # noqa: N818
-        pass
-
-    def until(last):
-        def batch(step):
-            if step == last:
-                raise Killed
-            return batches(step)
-
-        return batch
-
-    for last in (2, 5, 11):
-        with pytest.raises(Killed):
-            trained(quantized(settings, float_state, batches), until(last), tmp_path / "cut")
-    resumed = quantized(settings, float_state, batches)
-    assert trained(resumed, batches, tmp_path / "cut") == history
-    assert equal(state(resumed), state(whole))
+    killed_and_resumed(lambda: quantized(settings, float_state, batches), batches, tmp_path)
 
 
 @every_rival

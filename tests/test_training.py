@@ -2,70 +2,16 @@
 
 import pytest
 import torch
-from skimage import data
+from trial import NETWORK, QAT, equal, killed_and_resumed, quantized, state, trained
 
-from odm.images.prepared import Prepared, write
 from odm.methods.build import METHODS
 from odm.networks.build import build
 from odm.quantization.layer import quantized_layers
-from odm.quantization.statistics import measured
-from odm.settings import Cooperation, Edsr, Odm, Offsets, Plain, Qat, Run, Training
+from odm.settings import Cooperation, Odm, Offsets, Plain, Training
 from odm.training.loop import fit, rate_at
-from odm.training.objective import Objective
-from odm.training.patches import Patches
 
-NETWORK = Edsr(backbone="edsr", channels=8, blocks=2, scale=2)
-QAT = Qat(steps=12, batch=2, patch=12, rate=0.001, schedule="cosine", log_every=4, calibration_batches=4)
 PLAIN = Plain(kind="plain")
 ODM = Odm(kind="odm", strength=0.01, offsets=Offsets(share=0.5))
-
-
-@pytest.fixture(scope="module")
-def batches(tmp_path_factory):
-    path = tmp_path_factory.mktemp("data") / "train.safetensors"
-    write(path, {"photographs": [("chelsea", data.chelsea())]}, [2])
-    return Patches(Prepared(path), 2, QAT.batch, QAT.patch, seed=3)
-
-
-@pytest.fixture(scope="module")
-def float_state(batches, tmp_path_factory):
-    """A float network that has learned a little."""
-    network = build(NETWORK).to(memory_format=torch.channels_last)
-    training = Training(steps=150, batch=2, patch=12, rate=0.003, schedule="cosine", log_every=150)
-    groups = [{"params": list(network.parameters()), "lr": training.rate}]
-    history = fit(network, batches, groups, training, Objective(), tmp_path_factory.mktemp("c") / "last", "float")
-    return network.state_dict(), history
-
-
-@pytest.fixture(scope="module")
-def layers(batches, float_state):
-    """What the mismatch step would write."""
-    network = build(NETWORK)
-    network.load_state_dict(float_state[0])
-    lows = [batches(1000 + step)[0] for step in range(4)]
-    return measured(network, network.placement("body").layers, lows, percentile=99)
-
-
-def quantized(method_settings, float_state, layers, batches, bits=2):
-    network = build(NETWORK).to(memory_format=torch.channels_last)
-    network.load_state_dict(float_state[0])
-    run = Run(network="n", method="m", weight_bits=bits, activation_bits=bits)
-    method = METHODS[method_settings.kind](network, method_settings, run)
-    method.prepare(layers, [batches(2000 + step)[0] for step in range(QAT.calibration_batches)])
-    method.watch()
-    return method
-
-
-def trained(method, batches, saved, training=QAT):
-    return fit(method.network, batches, method.parameter_groups(training), training, method, saved, "id")
-
-
-def state(method):
-    return {key: value.clone() for key, value in method.network.state_dict().items()}
-
-
-def equal(a, b):
-    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
 
 
 @pytest.mark.parametrize("settings", [PLAIN, ODM], ids=["plain", "odm"])
@@ -81,32 +27,13 @@ def test_repr_lists_each_layer_and_only_named_ones_are_quantized(settings, float
 def test_quantizing_keeps_every_float_weight(float_state, layers, batches):
     method = quantized(ODM, float_state, layers, batches)
     kept = {key.replace(".layer.", "."): value for key, value in state(method).items()}
-    assert float_state[0].keys() <= kept.keys()
-    assert all(torch.equal(kept[key], value) for key, value in float_state[0].items())
+    assert float_state.keys() <= kept.keys()
+    assert all(torch.equal(kept[key], value) for key, value in float_state.items())
 
 
 @pytest.mark.parametrize("settings", [PLAIN, ODM], ids=["plain", "odm"])
 def test_killed_after_any_row_equals_undisturbed(settings, float_state, layers, batches, tmp_path):
-    whole = quantized(settings, float_state, layers, batches)
-    history = trained(whole, batches, tmp_path / "whole")
-
-    class Killed(Exception):  # noqa: N818
-        pass
-
-    def until(last):
-        def batch(step):
-            if step == last:
-                raise Killed
-            return batches(step)
-
-        return batch
-
-    for last in (2, 5, 11):  # before the first checkpoint, between two, before the last step
-        with pytest.raises(Killed):
-            trained(quantized(settings, float_state, layers, batches), until(last), tmp_path / "cut")
-    resumed = quantized(settings, float_state, layers, batches)
-    assert trained(resumed, batches, tmp_path / "cut") == history
-    assert equal(state(resumed), state(whole))
+    killed_and_resumed(lambda: quantized(settings, float_state, layers, batches), batches, tmp_path)
 
 
 def test_a_checkpoint_of_other_settings_is_not_used(float_state, layers, batches, tmp_path):
@@ -151,7 +78,6 @@ def test_the_regularizer_moves_no_range_and_no_offset(float_state, layers, batch
 
 def test_mechanism_of_variance_regularization(float_state, layers, batches, tmp_path):
     """Regularized, activations spread less than without; cooperation lets a part of the gradient through."""
-    training = QAT.model_copy(update={"steps": 60})
     spread = {}
     for name, changes in {
         "none": {"regularizer": "none"},
@@ -160,7 +86,7 @@ def test_mechanism_of_variance_regularization(float_state, layers, batches, tmp_
     }.items():
         settings = ODM.model_copy(update=changes | {"offsets": Offsets(kind="none")})
         method = quantized(settings, float_state, layers, batches)
-        history = trained(method, batches, tmp_path / name, training)
+        history = trained(method, batches, tmp_path / name, steps=60)
         spread[name] = history[-1]["deviation"]
         if name == "none":
             assert "agreement" not in history[-1]
@@ -186,7 +112,7 @@ def test_mechanism_of_offsets(float_state, layers, batches):
 def test_offsets_undone_leave_the_function_nearly_as_it_was(float_state, layers, batches):
     low = batches(0)[0]
     network = build(NETWORK)
-    network.load_state_dict(float_state[0])
+    network.load_state_dict(float_state)
     offsets = Offsets(share=1.0, bits=8, undone=True)
     method = quantized(ODM.model_copy(update={"offsets": offsets}), float_state, layers, batches, bits=8)
     assert (method.network(low) - network(low)).abs().mean() < 1

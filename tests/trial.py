@@ -1,0 +1,77 @@
+"""A small EDSR, quantized and trained a little on a photograph, for several test files; conftest has its parts."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from odm.methods.build import METHODS
+from odm.methods.method import Method
+from odm.networks.build import build
+from odm.settings import Edsr, MethodSettings, Qat, Run
+from odm.training.checkpoint import Row
+from odm.training.loop import Batches, fit
+
+NETWORK = Edsr(backbone="edsr", channels=8, blocks=2, scale=2)
+QAT = Qat(steps=12, batch=2, patch=12, rate=0.001, schedule="cosine", log_every=4, calibration_batches=4)
+
+State = Mapping[str, Tensor]
+
+
+def quantized(
+    settings: MethodSettings,
+    float_state: State,
+    layers: Mapping[str, Mapping[str, Any]],
+    batches: Batches,
+    bits: int = 2,
+    **widths: int,
+) -> Method:
+    """As `odm train` has it before the first step."""
+    network = build(NETWORK).to(memory_format=torch.channels_last)
+    network.load_state_dict(float_state)
+    run = Run(**{"network": "n", "method": "m", "weight_bits": bits, "activation_bits": bits} | widths)
+    method = METHODS[settings.kind](network, settings, run)
+    method.prepare(layers, [batches(2000 + step)[0] for step in range(QAT.calibration_batches)])
+    method.watch()
+    return method
+
+
+def trained(method: Method, batches: Batches, saved: Path, **changes: Any) -> list[Row]:
+    training = QAT.model_copy(update=changes)
+    return fit(method.network, batches, method.parameter_groups(training), training, method, saved, "id")
+
+
+def state(method: Method) -> dict[str, Tensor]:
+    return {key: value.clone() for key, value in method.network.state_dict().items()}
+
+
+def equal(a: State, b: State) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
+def killed_and_resumed(make: Callable[[], Method], batches: Batches, folder: Path) -> tuple[Method, list[Row]]:
+    """What is trained undisturbed, once it is seen to equal what is killed in steps of every phase and goes on."""
+    whole = make()
+    history = trained(whole, batches, folder / "whole")
+
+    class Killed(Exception):  # noqa: N818
+        pass
+
+    def until(last: int) -> Batches:
+        def batch(step: int) -> tuple[Tensor, Tensor]:
+            if step == last:
+                raise Killed
+            return batches(step)
+
+        return batch
+
+    for last in (2, 5, 11):  # before the first checkpoint, between two, before the last step
+        with pytest.raises(Killed):
+            trained(make(), until(last), folder / "cut")
+    resumed = make()
+    assert trained(resumed, batches, folder / "cut") == history
+    assert equal(state(resumed), state(whole))
+    return whole, history
