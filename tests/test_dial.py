@@ -12,14 +12,28 @@ from test_tables import cells, read, settings, write
 from odm.errors import OdmError
 from odm.images.metrics import psnr
 from odm.inference import upscale
+from odm.methods.build import METHODS
 from odm.networks import weights
 from odm.networks.build import build
 from odm.networks.dial import turn
 from odm.quantization.offsets import choose
-from odm.quantization.statistics import observe, of_activation
+from odm.quantization.statistics import measured
 from odm.reporting import dial as figure
 from odm.reporting import results
-from odm.settings import Dial, Edsr, Network, Rdn, Settings, Srresnet, Swinir
+from odm.settings import (
+    Dial,
+    Edsr,
+    MethodSettings,
+    Network,
+    Odm,
+    Offsets,
+    Plain,
+    Rdn,
+    Run,
+    Settings,
+    Srresnet,
+    Swinir,
+)
 from odm.steps import dial as step
 
 NETWORKS: dict[str, Network] = {
@@ -127,12 +141,8 @@ def test_the_layers_behind_it_are_those_that_offsets_choose() -> None:
     network = build(Edsr(backbone="edsr", channels=24, blocks=4, scale=2)).eval()
     names = network.placement("blocks").layers
 
-    def mismatch() -> dict[str, dict[str, float]]:
-        found = observe(network, names, [images(2, 3, 24, 24).float()], lambda _name, x: of_activation(x, 99.0))
-        return {
-            name: {"mean_mismatch": batch[0].mean_mismatch, "deviation_mismatch": batch[0].deviation_mismatch}
-            for name, batch in found.items()
-        }
+    def mismatch() -> dict[str, dict[str, Any]]:
+        return measured(network, names, [images(2, 3, 24, 24).float()], percentile=99)
 
     before = mismatch()
     turn(network, dial(1.5))
@@ -141,6 +151,29 @@ def test_the_layers_behind_it_are_those_that_offsets_choose() -> None:
         grown = after[name]["deviation_mismatch"] / before[name]["deviation_mismatch"]
         assert grown > 2 if name.endswith("conv2") else grown == pytest.approx(1, rel=1e-3)
     assert {f"blocks.{index}.conv2" for index in range(4)} <= set(choose(after, 0.625)["scale"])
+
+
+@pytest.mark.parametrize("bits", [4, 3])
+@pytest.mark.parametrize(("name", "kind", "strength"), [("edsr", "scale", 1.5), ("swinir", "shift", 4.0)])
+@torch.no_grad()
+def test_offsets_win_back_what_it_costs_before_training(name: str, kind: Any, strength: float, bits: int) -> None:
+    """Calibrated alone; training has float weights learn their way around a shift (docs/deviations.md)."""
+    x = images(2, 3, 24, 24).float()
+
+    def error(strength: float, settings: MethodSettings) -> float:
+        network = build(NETWORKS[name]).eval()
+        turn(network, dial(strength, kind))
+        expected = network(x)
+        layers = measured(network, network.placement("body").layers, [x], percentile=99)
+        run = Run(network="n", method="m", weight_bits=32, activation_bits=bits)
+        method = METHODS[settings.kind](network, settings, run)  # type: ignore[arg-type]
+        method.prepare(layers, [x])
+        return (method.network(x) - expected).square().mean().sqrt().item()
+
+    plain, turned = (error(each, Plain(kind="plain")) for each in (0.0, strength))
+    offsets = Odm(kind="odm", regularizer="none", offsets=Offsets(kind=kind, share=0.6, undone=True))
+    assert turned > 2 * plain
+    assert turned - error(strength, offsets) > 0.8 * (turned - plain)
 
 
 def test_a_shift_is_refused_where_it_is_not_exact() -> None:
