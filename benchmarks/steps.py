@@ -19,7 +19,7 @@ import torch
 
 from odm.methods.build import METHODS
 from odm.networks.build import build
-from odm.networks.device import cpu_name, placed
+from odm.networks.device import cpu_name, narrow_vectors, placed
 from odm.quantization.statistics import measured
 from odm.settings import Daq, Ddtb, Edsr, Odm, OdmEccv, Pams, PerChannel, Plain, Run
 
@@ -38,6 +38,7 @@ AFTER_ALL_PHASES = 1_000_000
 
 def stepper(kind: str, options: argparse.Namespace) -> Callable[[], None]:
     """A whole training step of a kind: forward, backward, optimizer."""
+    narrow_vectors()
     torch.set_num_threads(1)
     torch.manual_seed(0)
     settings = Edsr(backbone="edsr", channels=options.channels, blocks=options.blocks, scale=options.scale)
