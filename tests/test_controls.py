@@ -9,17 +9,15 @@ import torch
 from pydantic import ValidationError
 from test_networks import SMALL, at
 from test_odm_eccv import written
-from trial import NETWORK, killed_and_resumed, quantized, state, trained
+from trial import NETWORK, ODM, PLAIN, killed_and_resumed, quantized, state, trained
 
 from odm.methods.build import METHODS
 from odm.networks.build import build
 from odm.networks.cost import cost
 from odm.quantization.layer import quantized_layers
 from odm.quantization.quantizer import ChannelRange, LearnedRange
-from odm.settings import NoBody, Odm, OdmEccv, Offsets, PerChannel, Plain, Run, Settings, load
+from odm.settings import NoBody, Odm, OdmEccv, PerChannel, Plain, Run, Settings, load
 
-PLAIN = Plain(kind="plain")
-ODM = Odm(kind="odm", strength=0.01, offsets=Offsets(share=0.5))
 PER_CHANNEL = PerChannel(kind="per_channel")
 NO_BODY = NoBody(kind="no_body")
 ABLATIONS = load(Path(__file__).parents[1] / "suites" / "ablations.yaml")

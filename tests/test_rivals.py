@@ -1,4 +1,4 @@
-"""PAMS, DAQ and DDTB trained on a photograph: phases, what adapts at test time and what does not, costs, settings."""
+"""PAMS, DAQ and DDTB trained on a photograph: phases, what is stored, costs, settings."""
 
 from collections import defaultdict
 

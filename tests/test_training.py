@@ -2,16 +2,13 @@
 
 import pytest
 import torch
-from trial import NETWORK, QAT, equal, killed_and_resumed, quantized, state, trained
+from trial import NETWORK, ODM, PLAIN, QAT, equal, killed_and_resumed, quantized, state, trained
 
 from odm.methods.build import METHODS
 from odm.networks.build import build
 from odm.quantization.layer import quantized_layers
-from odm.settings import Cooperation, Odm, Offsets, Plain, Training
+from odm.settings import Cooperation, Offsets, Training
 from odm.training.loop import fit, rate_at
-
-PLAIN = Plain(kind="plain")
-ODM = Odm(kind="odm", strength=0.01, offsets=Offsets(share=0.5))
 
 
 @pytest.mark.parametrize("settings", [PLAIN, ODM], ids=["plain", "odm"])

@@ -11,12 +11,14 @@ from torch import Tensor
 from odm.methods.build import METHODS
 from odm.methods.method import Method
 from odm.networks.build import build
-from odm.settings import Edsr, MethodSettings, Qat, Run
+from odm.settings import Edsr, MethodSettings, Odm, Offsets, Plain, Qat, Run
 from odm.training.checkpoint import Row
 from odm.training.loop import Batches, fit
 
 NETWORK = Edsr(backbone="edsr", channels=8, blocks=2, scale=2)
 QAT = Qat(steps=12, batch=2, patch=12, rate=0.001, schedule="cosine", log_every=4, calibration_batches=4)
+PLAIN = Plain(kind="plain")
+ODM = Odm(kind="odm", strength=0.01, offsets=Offsets(share=0.5))
 
 State = Mapping[str, Tensor]
 

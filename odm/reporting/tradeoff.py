@@ -44,10 +44,10 @@ def _panel(suite: Suite, network: str, images: str, axes: Axes) -> None:
     methods = [name for name in suite.settings.methods if any(row.method == name for row in done)]
     costs = [row.finished[0].all_bitops_t for row in done]
     width = max(costs) - min(costs) or max(costs) if costs else 0.0
-    apart = min(0.025, 0.2 / len(methods)) * width if methods else 0.0
+    # Methods share their BitOPs: markers are set side by side, a little off their true place, however many they are.
+    apart = min(0.025, 0.2 / max(1, len(methods))) * width
     for place, method in enumerate(methods):
         points = [row for row in done if row.method == method]
-        # Methods share their BitOPs: markers are set side by side, a little off their true place.
         aside = (place - (len(methods) - 1) / 2) * apart
         axes.errorbar(
             [row.finished[0].all_bitops_t + aside for row in points],

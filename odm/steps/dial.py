@@ -2,11 +2,13 @@
 
 from odm.networks import weights
 from odm.networks.build import build
+from odm.networks.device import narrow_vectors
 from odm.networks.dial import turn
 from odm.settings import Settings
 
 
 def run(settings: Settings, name: str) -> None:
+    narrow_vectors()
     dial = settings.dials[name]
     networks = settings.results / "networks"
     network = build(settings.network_of(name))
