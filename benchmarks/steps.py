@@ -18,10 +18,18 @@ from pathlib import Path
 import torch
 
 from odm.methods.build import METHODS
+from odm.methods.daq.settings import Daq
+from odm.methods.ddtb.settings import Ddtb
+from odm.methods.odm.settings import Odm
+from odm.methods.odm_eccv.settings import OdmEccv
+from odm.methods.pams.settings import Pams
+from odm.methods.per_channel.settings import PerChannel
+from odm.methods.plain.settings import Plain
 from odm.networks.build import build
 from odm.networks.device import cpu_name, narrow_vectors, placed
+from odm.networks.edsr.settings import Edsr
 from odm.quantization.statistics import measured
-from odm.settings import Daq, Ddtb, Edsr, Odm, OdmEccv, Pams, PerChannel, Plain, Run
+from odm.settings.training import Run
 
 METHOD_SETTINGS = {
     "plain": Plain(kind="plain"),

@@ -24,15 +24,29 @@ RunName = Annotated[str, typer.Argument(help="A name under `runs` in params.yaml
 
 
 def _step(step: str, *arguments: str) -> None:
-    from odm.settings import load
+    from odm.settings.reading import load
 
     settings = load()  # first: a mistake is answered before torch has been waited for
     importlib.import_module(f"odm.steps.{step}").run(settings, *arguments)
 
 
+def _job(step: str, name: str = "") -> None:
+    """A step that the engines run; the card that it was done under is noted for `odm check`."""
+    from odm import card
+    from odm.settings.reading import load
+
+    settings = load()
+    # Made before the work: of what it is done with, whatever is edited meanwhile.
+    made = card.card(settings, step, name) if (step, name) in set(card.jobs(settings)) else None
+    _step(step, *filter(None, [name]))
+    if made is not None:
+        card.record(settings, step, name, made)
+
+
 def _of(kind: str, name: str) -> str:
     """A name that the settings know, or the nearest one in an error."""
-    from odm.settings import load, nearest
+    from odm.errors import nearest
+    from odm.settings.reading import load
 
     settings = load()
     known = {
@@ -50,19 +64,19 @@ def _of(kind: str, name: str) -> str:
 @app.command()
 def data(split: Annotated[str, typer.Argument(help="`train` or `test`.")]) -> None:
     """Gather the images of a split and shrink them."""
-    _step("data", split)
+    _job("data", split)
 
 
 @app.command()
 def pretrain(network: NetworkName) -> None:
     """Train a float network."""
-    _step("pretrain", _of("network", network))
+    _job("pretrain", _of("network", network))
 
 
 @app.command()
 def dial(name: Annotated[str, typer.Argument(help="A name under `dials` in params.yaml.")]) -> None:
     """Make a float network of equal function whose channels lie further apart."""
-    _step("dial", _of("dial", name))
+    _job("dial", _of("dial", name))
 
 
 @app.command()
@@ -70,31 +84,31 @@ def mismatch(
     network: Annotated[str, typer.Argument(help="A name under `networks` or `dials` in params.yaml.")],
 ) -> None:
     """Measure the distribution mismatch of a float network's layers."""
-    _step("mismatch", _of("network or dial", network))
+    _job("mismatch", _of("network or dial", network))
 
 
 @app.command()
 def train(run: RunName) -> None:
     """Train one quantized run."""
-    _step("train", _of("run", run))
+    _job("train", _of("run", run))
 
 
 @app.command()
 def evaluate(name: Annotated[str, typer.Argument(help="A network, a dial or a run of params.yaml.")]) -> None:
     """Score a network or run on the test images."""
-    _step("evaluate", _of("network or run", name))
+    _job("evaluate", _of("network or run", name))
 
 
 @app.command()
 def tables() -> None:
     """Render results/tables.md."""
-    _step("tables")
+    _job("tables")
 
 
 @app.command()
 def figures() -> None:
     """Draw the figures of the suite."""
-    _step("figures")
+    _job("figures")
 
 
 @app.command()
@@ -117,6 +131,12 @@ def suite(name: Annotated[str, typer.Argument(help="A file of suites/, without .
     from odm.steps.suite import run
 
     run(name)
+
+
+@app.command()
+def cards() -> None:
+    """Write the card of every job, which says what its result depends on; DVC goes by them."""
+    _step("cards")
 
 
 @app.command()

@@ -1,5 +1,6 @@
 """Files that are either whole or not there: written beside their place, then renamed."""
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -46,9 +47,7 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise OdmError(
-            f"{path}: no such file; run the step that writes it (`snakemake --cores 2 all` runs all)"
-        ) from None
+        raise _missing(path) from None
     except ValueError:
         raise OdmError(f"{path}: not a JSON file; remove it and run the step that writes it again") from None
 
@@ -61,3 +60,16 @@ def write_tensors(path: Path, tensors: Mapping[str, Any], metadata: Mapping[str,
     content = save(dict(tensors), dict(metadata) if metadata else None)
     with whole(path) as beside:
         beside.write_bytes(content)
+
+
+def digest_of_file(path: Path) -> str:
+    """SHA-256 of a file's content."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError:
+        raise _missing(path) from None
+
+
+def _missing(path: Path) -> OdmError:
+    return OdmError(f"{path}: no such file; run the step that writes it (`snakemake --cores 2 all` runs all)")

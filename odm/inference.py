@@ -5,12 +5,13 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from odm.card import origin
 from odm.methods.build import build as build_method
 from odm.networks import weights
 from odm.networks.backbone import Backbone
 from odm.networks.build import build as build_network
 from odm.networks.device import placed
-from odm.settings import Settings
+from odm.settings.suite import Settings
 
 Image = NDArray[np.uint8]
 
@@ -20,12 +21,12 @@ def load(settings: Settings, name: str, device: torch.device) -> Backbone:
     if name in settings.floats:
         network = build_network(settings.network_of(name))
         path = settings.results / "networks" / name / "weights.safetensors"
-        network.load_state_dict(weights.load(path, settings.digest_of(name)))
+        network.load_state_dict(weights.load(path, origin(settings, name)))
     else:
         run = settings.runs[name]
         path = settings.results / "runs" / name / "weights.safetensors"
         network = build_network(settings.network_of(run.network))
-        build_method(settings, run, network).restore(weights.load(path, settings.digest_of(name)))
+        build_method(settings, run, network).restore(weights.load(path, origin(settings, name)))
     return placed(network, device).eval()
 
 

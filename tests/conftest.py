@@ -14,7 +14,7 @@ from odm.images.prepared import Prepared, write
 from odm.networks.build import build
 from odm.networks.device import narrow_vectors
 from odm.quantization.statistics import measured
-from odm.settings import Training
+from odm.settings.training import Training
 from odm.training.loop import fit
 from odm.training.objective import Objective
 from odm.training.patches import Patches

@@ -12,7 +12,7 @@ from odm.errors import OdmError
 from odm.images import reading
 from odm.images.catalogue import CATALOGUE, Benchmark, Packaged
 from odm.images.reading import digest, images_in, read_image, read_set, set_digest, signature
-from odm.settings import Images
+from odm.settings.images import Images
 
 
 @pytest.fixture(autouse=True)

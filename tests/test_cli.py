@@ -15,7 +15,7 @@ from PIL import Image
 from typer.main import get_command
 
 from odm import cli, inference
-from odm.settings import PARAMS, load
+from odm.settings.reading import PARAMS, load
 from odm.steps import data, doctor, mismatch, pretrain, train
 
 ROOT = Path(__file__).parents[1]

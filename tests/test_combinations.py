@@ -10,11 +10,19 @@ from test_networks import SMALL, at
 from torch import Tensor, nn
 
 from odm.methods.build import METHODS
+from odm.methods.daq.settings import Daq
+from odm.methods.ddtb.settings import Ddtb
 from odm.methods.method import Method
+from odm.methods.odm.settings import Odm, Offsets
+from odm.methods.odm_eccv.settings import OdmEccv
+from odm.methods.pams.settings import Pams
+from odm.methods.per_channel.settings import PerChannel
+from odm.methods.plain.settings import Plain
+from odm.methods.settings import MethodSettings
 from odm.networks import weights
 from odm.networks.backbone import Backbone
 from odm.quantization.statistics import measured
-from odm.settings import Daq, Ddtb, MethodSettings, Odm, OdmEccv, Offsets, Pams, PerChannel, Plain, Qat, Run, Training
+from odm.settings.training import Qat, Run, Training
 from odm.training.loop import fit
 from odm.training.objective import Objective
 from odm.training.patches import Patches

@@ -12,11 +12,18 @@ from test_odm_eccv import written
 from trial import NETWORK, ODM, PLAIN, killed_and_resumed, quantized, state, trained
 
 from odm.methods.build import METHODS
+from odm.methods.no_body.settings import NoBody
+from odm.methods.odm.settings import Odm
+from odm.methods.odm_eccv.settings import OdmEccv
+from odm.methods.per_channel.settings import PerChannel
+from odm.methods.plain.settings import Plain
 from odm.networks.build import build
 from odm.networks.cost import cost
 from odm.quantization.layer import quantized_layers
 from odm.quantization.quantizer import ChannelRange, LearnedRange
-from odm.settings import NoBody, Odm, OdmEccv, PerChannel, Plain, Run, Settings, load
+from odm.settings.reading import load
+from odm.settings.suite import Settings
+from odm.settings.training import Run
 
 PER_CHANNEL = PerChannel(kind="per_channel")
 NO_BODY = NoBody(kind="no_body")

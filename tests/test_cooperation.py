@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from odm.settings import Cooperation
+from odm.settings.training import Cooperation
 from odm.training import cooperation
 
 # By layer: the gradient of the reconstruction and that of the regularizer.

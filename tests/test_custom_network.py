@@ -22,8 +22,9 @@ from odm.errors import OdmError
 from odm.networks import weights
 from odm.networks.build import build
 from odm.networks.cost import cost
-from odm.networks.custom import Custom
-from odm.settings import Settings, load
+from odm.networks.custom.network import Custom
+from odm.settings.reading import load
+from odm.settings.suite import Settings
 from odm.steps import check, data, evaluate, figures, mismatch, pretrain, tables, train
 
 # As others write them: values in 0-1, groups, dilation, a strided branch, and sides that have to be even.

@@ -10,7 +10,7 @@ import torch
 STEP = """
 import hashlib, torch
 from odm.networks.device import device_of
-from odm.settings import load
+from odm.settings.reading import load
 device_of(load())
 torch.manual_seed(0)
 layer = torch.nn.Conv2d(24, 24, 3, padding=1).to(memory_format=torch.channels_last)

@@ -13,27 +13,23 @@ from odm.errors import OdmError
 from odm.images.metrics import psnr
 from odm.inference import upscale
 from odm.methods.build import METHODS
+from odm.methods.odm.settings import Odm, Offsets
+from odm.methods.plain.settings import Plain
+from odm.methods.settings import MethodSettings
 from odm.networks import weights
 from odm.networks.build import build
 from odm.networks.dial import turn
+from odm.networks.edsr.settings import Edsr
+from odm.networks.rdn.settings import Rdn
+from odm.networks.settings import Dial
+from odm.networks.srresnet.settings import Srresnet
+from odm.networks.swinir.settings import Swinir
 from odm.quantization.offsets import choose
 from odm.quantization.statistics import measured
 from odm.reporting import dial as figure
 from odm.reporting import results
-from odm.settings import (
-    Dial,
-    Edsr,
-    MethodSettings,
-    Network,
-    Odm,
-    Offsets,
-    Plain,
-    Rdn,
-    Run,
-    Settings,
-    Srresnet,
-    Swinir,
-)
+from odm.settings.suite import Network, Settings
+from odm.settings.training import Run
 from odm.steps import dial as step
 
 NETWORKS: dict[str, Network] = {

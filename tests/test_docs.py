@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from odm import __version__
-from odm.settings import Settings
+from odm.settings.suite import Settings
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = sorted([*(ROOT / "docs").glob("*.md"), *ROOT.glob("README.md")])

@@ -27,7 +27,7 @@ from odm.errors import OdmError
 from odm.images import archive, download, reading, transfer
 from odm.images.catalogue import CATALOGUE, Benchmark, Download
 from odm.images.reading import read_set, set_digest, signature
-from odm.settings import Images
+from odm.settings.images import Images
 
 NAMES = ["1.png", "2.png"]
 

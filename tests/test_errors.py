@@ -16,7 +16,7 @@ from PIL import Image
 from odm.errors import OdmError
 from odm.files import read_json, whole, write_json, write_tensors, write_text
 from odm.networks import weights
-from odm.settings import load
+from odm.settings.reading import load
 from odm.steps import data, mismatch, pretrain, train
 
 NETWORK = Path("results/tiny/networks/net")

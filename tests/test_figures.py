@@ -16,7 +16,7 @@ from odm.images import prepared
 from odm.images.imresize import imresize
 from odm.reporting import agreement, crops, mismatch, results, tradeoff
 from odm.reporting.style import save, styled
-from odm.settings import Settings
+from odm.settings.suite import Settings
 from odm.steps import figures as step
 
 NAMES = ["agreement.png", "crops.png", "dial.png", "mismatch.png", "tradeoff.png"]

@@ -6,10 +6,15 @@ from torch import nn
 
 from odm.errors import OdmError
 from odm.methods.build import build as build_method
+from odm.methods.plain.settings import Plain
 from odm.networks.build import BACKBONES, build
 from odm.networks.cost import cost
-from odm.networks.swinir import Layer, reflected, windows
-from odm.settings import Edsr, Plain, Rdn, Run, Srresnet, Swinir
+from odm.networks.edsr.settings import Edsr
+from odm.networks.rdn.settings import Rdn
+from odm.networks.srresnet.settings import Srresnet
+from odm.networks.swinir.network import Layer, reflected, windows
+from odm.networks.swinir.settings import Swinir
+from odm.settings.training import Run
 
 PAPER = {
     "edsr": Edsr(backbone="edsr", channels=64, blocks=16, scale=4),

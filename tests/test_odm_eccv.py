@@ -7,10 +7,11 @@ from pydantic import ValidationError
 from trial import NETWORK, QAT, killed_and_resumed, quantized, state, trained
 
 from odm.methods.build import METHODS
+from odm.methods.odm_eccv.settings import CosineCooperation, OdmEccv
 from odm.networks.build import build
 from odm.networks.cost import cost
 from odm.quantization.quantizer import CorrectedWeightQuantizer, WeightQuantizer
-from odm.settings import CosineCooperation, OdmEccv, Run
+from odm.settings.training import Run
 
 BITS = [2, 3, 4, 8]
 RULES = ["max", "percentile", "signed_percentile", "mse"]

@@ -17,7 +17,8 @@ from PIL import Image
 from odm.errors import OdmError
 from odm.files import read_json
 from odm.networks.build import build
-from odm.settings import Settings, load
+from odm.settings.reading import load
+from odm.settings.suite import Settings
 from odm.steps import data, evaluate, figures, mismatch, pretrain, tables, train
 from odm.training import estimate
 

@@ -10,7 +10,8 @@ from safetensors import safe_open
 from odm.errors import OdmError
 from odm.images.imresize import imresize
 from odm.images.prepared import Prepared, write
-from odm.settings import Settings, load
+from odm.settings.reading import load
+from odm.settings.suite import Settings
 from odm.steps import data
 
 SUITE = Path(__file__).parent.parent / "suites" / "quick.yaml"

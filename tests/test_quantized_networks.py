@@ -7,12 +7,14 @@ from torch import nn
 from torch.nn import functional
 
 from odm.methods.build import METHODS
+from odm.methods.odm.settings import Odm, Offsets
+from odm.methods.plain.settings import Plain
 from odm.networks import weights
 from odm.quantization.layer import QuantizedLayer, quantized_layers
 from odm.quantization.offsets import Offset
 from odm.quantization.quantizer import LearnedRange, WeightQuantizer
 from odm.quantization.statistics import channels_first, measured, of_activation
-from odm.settings import Odm, Offsets, Plain, Qat, Run
+from odm.settings.training import Qat, Run
 from odm.training.loop import fit
 
 RUN = Run(network="n", method="m", weight_bits=4, activation_bits=4)

@@ -8,11 +8,11 @@ from scipy.optimize import minimize_scalar
 from scipy.stats import norm
 from torch import Tensor
 
-from odm.quantization.aligned import AlignedWeights, aligned
-from odm.quantization.distribution import OPTIMAL_STEPS, DistributionRange, DistributionWeights, gaussian_step
-from odm.quantization.dynamic import DualBounds, Gate
+from odm.methods.daq.quantizer import OPTIMAL_STEPS, DistributionRange, DistributionWeights, gaussian_step
+from odm.methods.ddtb.aligned import AlignedWeights, aligned
+from odm.methods.ddtb.bounds import DualBounds, Gate
+from odm.methods.pams.quantizer import SymmetricRange, SymmetricWeights, peak, symmetric
 from odm.quantization.quantizer import WeightQuantizer, quantize
-from odm.quantization.symmetric import SymmetricRange, SymmetricWeights, peak, symmetric
 from odm.training.distillation import attention
 
 TENSORS = reference.tensors()

@@ -11,11 +11,18 @@ from trial import NETWORK, QAT, equal, killed_and_resumed, state, trained
 
 from odm.errors import OdmError
 from odm.methods.build import METHODS
+from odm.methods.daq.quantizer import DistributionRange
+from odm.methods.daq.settings import Daq
+from odm.methods.ddtb.settings import Ddtb
+from odm.methods.pams.quantizer import peak
+from odm.methods.pams.settings import Pams
 from odm.networks.build import build
 from odm.networks.cost import cost
-from odm.quantization.distribution import DistributionRange
-from odm.quantization.symmetric import peak
-from odm.settings import Daq, Ddtb, Edsr, Pams, Rdn, Run, Srresnet, load
+from odm.networks.edsr.settings import Edsr
+from odm.networks.rdn.settings import Rdn
+from odm.networks.srresnet.settings import Srresnet
+from odm.settings.reading import load
+from odm.settings.training import Run
 
 PAMS = Pams(kind="pams", calibration_steps=6)
 DAQ = Daq(kind="daq")

@@ -10,7 +10,7 @@ import pytest
 from odm import cli
 from odm import settings as settings_module
 from odm.errors import OdmError
-from odm.settings import load
+from odm.settings.reading import load
 
 ROOT = Path(__file__).parents[1]
 SUITES = sorted(path.stem for path in (ROOT / "suites").glob("*.yaml"))

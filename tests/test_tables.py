@@ -10,7 +10,7 @@ import pytest
 
 from odm.errors import OdmError
 from odm.reporting import published, results, tables, uncertainty
-from odm.settings import Settings
+from odm.settings.suite import Settings
 from odm.steps import tables as step
 
 IMAGES = ["boat", "cat", "kite"]

@@ -5,9 +5,10 @@ import torch
 from trial import NETWORK, ODM, PLAIN, QAT, equal, killed_and_resumed, quantized, state, trained
 
 from odm.methods.build import METHODS
+from odm.methods.odm.settings import Offsets
 from odm.networks.build import build
 from odm.quantization.layer import quantized_layers
-from odm.settings import Cooperation, Offsets, Training
+from odm.settings.training import Cooperation, Training
 from odm.training.loop import fit, rate_at
 
 

@@ -10,8 +10,12 @@ from torch import Tensor
 
 from odm.methods.build import METHODS
 from odm.methods.method import Method
+from odm.methods.odm.settings import Odm, Offsets
+from odm.methods.plain.settings import Plain
+from odm.methods.settings import MethodSettings
 from odm.networks.build import build
-from odm.settings import Edsr, MethodSettings, Odm, Offsets, Plain, Qat, Run
+from odm.networks.edsr.settings import Edsr
+from odm.settings.training import Qat, Run
 from odm.training.checkpoint import Row
 from odm.training.loop import Batches, fit
 

@@ -4,21 +4,15 @@ Safetensors: `hr/<set>/<name>` as decoded and `lr_x<scale>/<set>/<name>` shrunk 
 (H, W, 3) or for grey images (H, W). The metadata holds the SHA-256 of each.
 """
 
+import hashlib
 import json
-import shutil
-import tempfile
-from collections.abc import Iterable, Mapping
-from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from odm.errors import OdmError
-from odm.files import whole
-from odm.images.imresize import imresize
-from odm.images.reading import digest
+from odm.images.digest import digest
 
 Pixels = NDArray[np.uint8]
 
@@ -27,35 +21,6 @@ def crop(hr: Pixels, scale: int) -> Pixels:
     """The upper left part of an image whose sides are multiples of `scale`."""
     height, width = hr.shape[:2]
     return hr[: height - height % scale, : width - width % scale]
-
-
-def write(path: Path, sets: Mapping[str, Iterable[tuple[str, Pixels]]], scales: Iterable[int]) -> None:
-    """Write the images of `sets` (name of a set: names and pixels), in the order given; equal content, equal bytes.
-
-    Images are taken one at a time, so iterators of sets larger than memory will do.
-    """
-    scales = sorted(set(scales))
-    tensors: dict[str, Any] = {}
-    digests: dict[str, str] = {}
-    end = 0
-    with whole(path) as beside, tempfile.TemporaryFile(dir=path.parent) as body:
-        # The header comes first but needs all sizes: the pixels wait in an unnamed file.
-        for set_name, images in sets.items():
-            for name, hr in images:
-                pixels = {f"hr/{set_name}/{name}": hr}
-                for scale in scales:
-                    pixels[f"lr_x{scale}/{set_name}/{name}"] = imresize(crop(hr, scale), Fraction(1, scale))
-                for key, each in pixels.items():
-                    tensors[key] = {"dtype": "U8", "shape": each.shape, "data_offsets": [end, end + each.size]}
-                    digests[key] = digest(each)
-                    end += each.size
-                    body.write(np.ascontiguousarray(each).data)
-        header = json.dumps({"__metadata__": {"sha256": json.dumps(digests)}, **tensors}).encode()
-        header += b" " * (-len(header) % 8)
-        body.seek(0)
-        with beside.open("wb") as file:
-            file.write(len(header).to_bytes(8, "little") + header)
-            shutil.copyfileobj(body, file, 1 << 20)
 
 
 class Prepared:
@@ -103,6 +68,15 @@ class Prepared:
             end = last
         if end != body.size or self._digests.keys() != self._tensors.keys():
             raise ValueError
+
+    @property
+    def digest(self) -> str:
+        """Of all images, by the digest that was noted of each."""
+        return hashlib.sha256(json.dumps(self._digests).encode()).hexdigest()
+
+    def by_digest(self) -> dict[str, tuple[str, str]]:
+        """(set, name) of each image by the digest of its pixels."""
+        return {self._digests["hr/" + "/".join(image)]: image for image in self.images}
 
     def hr(self, index: int) -> Pixels:
         """High-resolution image, (H, W, 3) or for a grey one (H, W), not cropped: read-only."""

@@ -16,17 +16,13 @@ from PIL import Image
 from odm.errors import OdmError
 from odm.images import download
 from odm.images.catalogue import CATALOGUE, SUFFIXES, Benchmark, Packaged
-from odm.settings import Images
+from odm.images.digest import digest
+from odm.settings.images import Images
 
 ROOT_VARIABLE = "ODM_IMAGES"
 """Environment variable that names a folder of data sets, looked at after `images.root`."""
 
 SMALLEST_LR_SIDE = 8
-
-
-def digest(image: NDArray[np.uint8]) -> str:
-    """SHA-256 of the pixels, row by row."""
-    return hashlib.sha256(np.ascontiguousarray(image).data).hexdigest()
 
 
 def signature(image: NDArray[np.uint8]) -> str:

@@ -1,30 +1,26 @@
-"""From settings to a method; a new one is a file beside this and a line here."""
+"""From settings to a method: the class in its kind's folder."""
 
-from odm.methods.daq import Daq
-from odm.methods.ddtb import Ddtb
-from odm.methods.method import Method
-from odm.methods.no_body import NoBody
-from odm.methods.odm import Odm
-from odm.methods.odm_eccv import OdmEccv
-from odm.methods.pams import Pams
-from odm.methods.per_channel import PerChannel
-from odm.methods.plain import Plain
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from odm import kinds
 from odm.networks.backbone import Backbone
-from odm.settings import Run, Settings
+from odm.settings.suite import Settings
+from odm.settings.training import Run
 
-METHODS: dict[str, type[Method]] = {
-    "plain": Plain,
-    "odm": Odm,
-    "odm_eccv": OdmEccv,
-    "pams": Pams,
-    "daq": Daq,
-    "ddtb": Ddtb,
-    "per_channel": PerChannel,
-    "no_body": NoBody,
-}
+if TYPE_CHECKING:
+    from odm.methods.method import Method
+
+
+def method_class(kind: str) -> type[Method]:
+    """What `odm/methods/<kind>/method.py` holds."""
+    from odm.methods.method import Method
+
+    return kinds.implementation(f"odm.methods.{kind}.method", Method)
 
 
 def build(settings: Settings, run: Run, network: Backbone) -> Method:
     """The method of a run, around the float network that it will quantize in place."""
     method = settings.methods[run.method]
-    return METHODS[method.kind](network, method, run)
+    return method_class(method.kind)(network, method, run)

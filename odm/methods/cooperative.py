@@ -2,16 +2,17 @@
 
 from torch import Tensor, nn
 
-from odm.methods.plain import Plain
+from odm.methods.plain.method import Plain
+from odm.methods.settings import Cooperating
 from odm.networks.backbone import Backbone
-from odm.settings import Odm, OdmEccv, Run
+from odm.settings.training import Run
 from odm.training import cooperation
 
 
 class Cooperative(Plain):
     """`plain` and a regularizer."""
 
-    def __init__(self, network: Backbone, settings: Odm | OdmEccv, run: Run) -> None:
+    def __init__(self, network: Backbone, settings: Cooperating, run: Run) -> None:
         super().__init__(network, settings, run)
         self.cooperation = settings.cooperation
         self.gradients: cooperation.Pairs = {}

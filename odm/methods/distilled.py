@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from odm import seeds
 from odm.methods.method import Method
+from odm.methods.settings import Distilled as Settings
 from odm.networks.backbone import Backbone
-from odm.settings import Distilled as Settings
-from odm.settings import Run
+from odm.settings.training import Run
 from odm.training.distillation import Distillation
 
 

@@ -1,18 +1,23 @@
 """What every method does: quantize a float network, calibrate it, say what learns how fast, and measure."""
 
+from __future__ import annotations  # what is imported for types alone is no part of a job's code
+
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
+from odm.methods.settings import MethodSettings
 from odm.networks.backbone import Backbone
 from odm.quantization.convert import calibrate, convert
 from odm.quantization.layer import FLOAT_BITS, quantized_layers
-from odm.quantization.offsets import Offset
-from odm.quantization.quantizer import ActivationQuantizer
-from odm.settings import MethodSettings, Qat, Run
+from odm.quantization.part import ActivationQuantizer
+from odm.settings.training import Qat, Run
 from odm.training.objective import Objective
+
+if TYPE_CHECKING:
+    from odm.quantization.offsets import Offset
 
 
 class Method(Objective):

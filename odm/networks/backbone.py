@@ -1,7 +1,9 @@
 """What every network here is to the rest of the code, and the parts that several share."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 
 from odm.errors import OdmError
@@ -57,6 +59,10 @@ class Backbone(nn.Module):
         """Where the mismatch dial acts; none if not said otherwise."""
         return []
 
+    def take(self, file: Path) -> None:
+        """Load weights that were trained elsewhere. OdmError if they are not this network's."""
+        raise NotImplementedError
+
     def without_body(self) -> None:
         """Take out, in place, the blocks that every coverage quantizes: the shallow features go on past them."""
         if not hasattr(self, "blocks"):
@@ -85,3 +91,14 @@ def upsampler(channels: int, scale: int) -> nn.Sequential:
             for layer in (nn.Conv2d(channels, channels * factor**2, 3, padding=1), nn.PixelShuffle(factor))
         )
     )
+
+
+def reflected(x: Tensor, multiple: int) -> Tensor:
+    """Images of shape (N, C, H, W) continued at the lower right by reflection, as often as it takes."""
+    for dim in (2, 3):
+        size = x.shape[dim]
+        if size % multiple:
+            period = max(1, 2 * (size - 1))
+            index = torch.arange(size + -size % multiple, device=x.device) % period
+            x = x.index_select(dim, torch.minimum(index, period - index))
+    return x

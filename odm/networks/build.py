@@ -1,30 +1,19 @@
-"""From settings to a float network; a new one is a file beside this and a line here."""
-
-from collections.abc import Callable
+"""From settings to a float network: the class in its backbone's folder."""
 
 import torch
 
-from odm import seeds
+from odm import kinds, seeds
 from odm.networks.backbone import Backbone
-from odm.networks.custom import Custom
-from odm.networks.edsr import Edsr
-from odm.networks.rdn import Rdn
-from odm.networks.srresnet import Srresnet
-from odm.networks.swinir import Swinir
-from odm.settings import Network
-
-# Each takes its settings by name, less the seed.
-BACKBONES: dict[str, Callable[..., Backbone]] = {
-    "edsr": Edsr,
-    "rdn": Rdn,
-    "srresnet": Srresnet,
-    "swinir": Swinir,
-    "custom": Custom,
-}
+from odm.networks.settings import NetworkSettings
 
 
-def build(settings: Network) -> Backbone:
+def backbone_class(backbone: str) -> type[Backbone]:
+    """What `odm/networks/<backbone>/network.py` holds; it takes its settings by name, less the seed."""
+    return kinds.implementation(f"odm.networks.{backbone}.network", Backbone)
+
+
+def build(settings: NetworkSettings) -> Backbone:
     """A freshly initialised network; the same seed gives the same weights whatever was drawn before."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seeds.named(settings.seed, "weights"))
-        return BACKBONES[settings.backbone](**settings.model_dump(exclude={"backbone", "seed"}))
+        return backbone_class(settings.backbone)(**settings.model_dump(exclude={"backbone", "seed"}))

@@ -8,8 +8,7 @@ from torch import Tensor, nn
 
 from odm.networks.backbone import Backbone, Product
 from odm.quantization.layer import FLOAT_BITS, QuantizedLayer
-from odm.quantization.offsets import Offset
-from odm.quantization.quantizer import ActivationQuantizer, WeightQuantizer
+from odm.quantization.part import ActivationQuantizer, Part
 
 # The output that operations are counted for, as the literature does: 1280 x 720.
 REFERENCE_PIXELS = 1280 * 720
@@ -42,8 +41,7 @@ def cost(network: Backbone) -> Cost:
     """Count a float or quantized network of `scale`; nothing is learned or changed."""
     layers = [module for module in network.modules() if isinstance(module, QuantizedLayer)]
     wrapped = {layer.layer for layer in layers}
-    added = ActivationQuantizer | WeightQuantizer | Offset
-    extras = [module for module in network.modules() if isinstance(module, added)]
+    extras = [module for module in network.modules() if isinstance(module, Part)]
     extra_parameters = {parameter for part in extras for parameter in part.parameters()}
     parameters = sum(each.numel() for each in network.parameters() if each not in extra_parameters)
     saved = sum(layer.layer.weight.numel() * (1 - layer.bits[0] / FLOAT_BITS) for layer in layers)

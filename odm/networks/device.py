@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from odm.errors import OdmError
-from odm.settings import Settings
+from odm.settings.suite import Settings
 
 AnyModule = TypeVar("AnyModule", bound=nn.Module)
 

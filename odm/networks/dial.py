@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from odm import seeds
 from odm.errors import OdmError
 from odm.networks.backbone import Backbone, Pair
-from odm.settings import Dial
+from odm.networks.settings import Dial
 
 
 @torch.no_grad()

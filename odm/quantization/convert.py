@@ -1,14 +1,19 @@
 """A float network becomes a quantized one: named layers are put behind quantizers and calibrated."""
 
+from __future__ import annotations  # what is imported for types alone is no part of a job's code
+
 from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from odm.quantization.layer import QuantizedLayer
-from odm.quantization.offsets import Offset
-from odm.quantization.quantizer import ActivationQuantizer
+from odm.quantization.part import ActivationQuantizer
 from odm.quantization.statistics import observe
+
+if TYPE_CHECKING:
+    from odm.quantization.offsets import Offset
 
 
 def convert(

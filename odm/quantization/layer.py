@@ -1,11 +1,17 @@
 """The quantized layer: a convolution or linear layer, its two quantizers and, where chosen, an offset."""
 
+from __future__ import annotations  # what is imported for types alone is no part of a job's code
+
+from typing import TYPE_CHECKING
+
 from torch import Tensor, nn
 from torch.nn import functional
 
-from odm.quantization.offsets import Offset
-from odm.quantization.quantizer import ActivationQuantizer
+from odm.quantization.part import ActivationQuantizer
 from odm.quantization.statistics import channels_first
+
+if TYPE_CHECKING:
+    from odm.quantization.offsets import Offset
 
 FLOAT_BITS = 32
 

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from odm.quantization.part import Part
 from odm.quantization.quantizer import quantize
 
 # Scales start, and stay, within this factor of 1.
@@ -31,7 +32,7 @@ def choose(layers: Mapping[str, Mapping[str, Any]], share: float) -> dict[str, l
     return {"shift": most("mean_mismatch"), "scale": most("deviation_mismatch")}
 
 
-class Offset(nn.Module):
+class Offset(Part):
     """x* = x S_sigma + S_mu by channel, both learned, stored at a low bit width, static at test time.
 
     Either part may be absent. Stored values lie on a grid of 2^bits levels between the smallest and the largest of the

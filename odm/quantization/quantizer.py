@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from odm.quantization.statistics import range_of, ranges_of
+from odm.quantization.part import ActivationQuantizer, Part
+from odm.quantization.statistics import range_of
 
 
 class _Quantize(torch.autograd.Function):
@@ -96,36 +97,6 @@ def ranges_fixed() -> Iterator[None]:
         _Quantize.range_gradients = True
 
 
-class ActivationQuantizer(nn.Module):
-    """What quantizes an activation; the methods differ in it."""
-
-    def __init__(self, bits: int) -> None:
-        super().__init__()
-        self.bits = bits
-
-    def observe(self, x: Tensor) -> Tensor:
-        """What calibration keeps of a batch of the float network's activations; nothing here."""
-        return x.new_empty(0)
-
-    def start(self, seen: Tensor) -> None:
-        """Take the first state from what was kept, one row a batch."""
-
-    def settle(self) -> None:
-        """Restore what must hold after an optimizer step."""
-
-    def at_floor(self) -> bool:
-        """Whether `settle` holds a range open."""
-        return False
-
-    def storage(self) -> float:
-        """Numbers of 32 bits that inference must keep."""
-        return sum(each.numel() for each in self.parameters())
-
-    def operations(self) -> int:
-        """Float operations an element that inference makes to find its levels; none where they are fixed."""
-        return 0
-
-
 class LearnedRange(ActivationQuantizer):
     """Eq. 1 with a learned range [lower, upper], one a layer and the same for every image."""
 
@@ -182,47 +153,7 @@ class LearnedRange(ActivationQuantizer):
         return f"bits={self.bits}, range=[{self.lower.item():.4g}, {self.upper.item():.4g}]"
 
 
-class ChannelRange(LearnedRange):
-    """Eq. 1 with a learned range for each channel of (N, C, H, W); the same for every image.
-
-    The number of channels is that of what calibration saw, or of the state that is loaded.
-    """
-
-    def __init__(self, bits: int, residual: bool = True, percentile: float = 99.0) -> None:
-        super().__init__(bits, residual, percentile)
-        self.resize(1)
-
-    def resize(self, channels: int) -> None:
-        """Ranges [0, 1] for a number of channels."""
-        self.lower = nn.Parameter(self.lower.new_zeros(channels))
-        self.upper = nn.Parameter(self.upper.new_ones(channels))
-        self.least = self.least.new_full((channels,), self.FLOOR)
-
-    def observe(self, x: Tensor) -> Tensor:
-        """The percentile's mirror and the percentile of each channel, shape (2, C)."""
-        return ranges_of(x, self.percentile)
-
-    @torch.no_grad()
-    def start(self, seen: Tensor) -> None:
-        lower, upper = seen.mean(0)
-        width = torch.where(upper > lower, upper - lower, 1.0)
-        self.resize(len(lower))
-        self.lower.copy_(lower)
-        self.upper.copy_(lower + width)
-        self.least.copy_(self.FLOOR * width)
-
-    def at_floor(self) -> bool:
-        return bool((self.upper - self.lower <= self.least * 1.001).any())
-
-    def forward(self, x: Tensor) -> Tensor:
-        lower, upper = self.lower.view(-1, 1, 1), self.upper.view(-1, 1, 1)
-        return quantize(x, lower, upper, self.bits, self.residual)
-
-    def extra_repr(self) -> str:
-        return f"bits={self.bits}, {self.lower.numel()} ranges"
-
-
-class WeightQuantizer(nn.Module):
+class WeightQuantizer(Part):
     """Eq. 1 with a symmetric range [-f(W), f(W)] taken from the weights at each step, one a layer.
 
     The levels are odd multiples of s / 2: none of them is zero. At 2 bits they are -u, -u/3, u/3 and u.
@@ -259,38 +190,6 @@ class WeightQuantizer(nn.Module):
 
     def extra_repr(self) -> str:
         return f"bits={self.bits}, rule={self.rule}"
-
-
-class CorrectedWeightQuantizer(WeightQuantizer):
-    """Weight clipping correction: the range is [-f(W) gamma, f(W) gamma], gamma learned, one a layer."""
-
-    # A gamma at or below 0 would leave no range.
-    FLOOR = 0.01
-
-    def __init__(
-        self, bits: int, rule: str = "percentile", percentile: float = 99.0, range_gradient: bool = False
-    ) -> None:
-        super().__init__(bits, rule, percentile, range_gradient)
-        self.gamma = nn.Parameter(torch.tensor(1.0))
-
-    def forward(self, weight: Tensor) -> Tensor:
-        bound = self.bound(weight) * self.gamma
-        return quantize(weight, -bound, bound, self.bits)
-
-    @torch.no_grad()
-    def settle(self) -> None:
-        """Hold gamma at or above its floor after an optimizer step."""
-        self.gamma.clamp_(min=self.FLOOR)
-
-    def at_floor(self) -> bool:
-        return bool(self.gamma <= self.FLOOR * 1.001)
-
-    def storage(self) -> float:
-        """gamma f(W), in place of a range that the weights would give."""
-        return 1.0
-
-    def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, gamma={self.gamma.item():.4g}"
 
 
 @torch.no_grad()

@@ -6,10 +6,9 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from odm.reporting.results import FLOAT, Suite
+from odm.reporting.results import BICUBIC, FLOAT, Suite
 from odm.reporting.style import DASHES, GREY, PALETTE, colour, legend, marker, panel, say
 from odm.reporting.tables import scores
-from odm.settings import BICUBIC
 
 WIDTH, HEIGHT = 4.4, 3.0
 """Of a panel, in inches."""

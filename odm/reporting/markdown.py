@@ -6,10 +6,9 @@ import numpy as np
 import pandas as pd
 
 from odm.reporting import published
-from odm.reporting.results import FLOAT, Suite
+from odm.reporting.results import BICUBIC, FLOAT, Suite
 from odm.reporting.tables import LEAST_LOSS, scores
 from odm.reporting.uncertainty import CONFIDENCE, FEW, RESAMPLES
-from odm.settings import BICUBIC
 
 MISSING = "†"
 

@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from odm.errors import OdmError
+from odm.methods.odm.settings import Odm
 from odm.networks.build import build
 from odm.quantization.offsets import choose
 from odm.reporting import results
@@ -46,7 +47,7 @@ def chosen(suite: Suite, network: str, layers: Mapping[str, Layer]) -> Chosen:
     methods = {
         name: method
         for name, method in suite.settings.methods.items()
-        if name in used and method.kind == "odm" and method.offsets.kind != "none"
+        if name in used and isinstance(method, Odm) and method.offsets.kind != "none"
     }
     if not methods:
         return Chosen([], [], "no run has offsets")

@@ -5,7 +5,10 @@ from importlib.resources import files
 
 import pandas as pd
 
-from odm.settings import Edsr, Method, Settings
+from odm.methods.odm.settings import Odm
+from odm.methods.odm_eccv.settings import OdmEccv
+from odm.networks.edsr.settings import Edsr
+from odm.settings.suite import Method, Settings
 
 MARKS = {
     "S": "read in a repository, its README or an abstract",
@@ -46,12 +49,12 @@ def counterpart(method: Method) -> Counterpart | None:
     """What is published of a method: nothing of v1's ablations, nor of v1 itself, whose successor stands in for it."""
     if method.kind == "plain":  # the baseline of v2's ablation: learned ranges and L1 alone
         return Counterpart("ODM v2 ablation a: baseline")
-    if method.kind == "odm_eccv":
+    if isinstance(method, OdmEccv):
         parts = (method.correction, method.regularizer != "none" and method.cooperation.rule)
         return _ECCV.get(parts)
     if method.kind in _RIVALS:
         return Counterpart(_RIVALS[method.kind], same=method.coverage in ("shortcuts", "dense"))
-    if method.kind != "odm":
+    if not isinstance(method, Odm):
         return None
     whole = method.regularizer != "none" and method.cooperation.rule != "always" and method.offsets.kind == "both"
     return Counterpart("ODM v2", same=False) if whole else None

@@ -11,9 +11,10 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from odm.errors import OdmError
 from odm.files import read_json
 from odm.reporting.uncertainty import mean, spread
-from odm.settings import Settings
+from odm.settings.suite import Settings
 
 FLOAT = "float"
+BICUBIC = "bicubic"
 FLOAT_BITS = 32
 
 

@@ -5,9 +5,8 @@ from typing import Any
 import pandas as pd
 
 from odm.errors import OdmError
-from odm.reporting.results import Metrics, Row, Scores, Suite
+from odm.reporting.results import BICUBIC, Metrics, Row, Scores, Suite
 from odm.reporting.uncertainty import interval, mean
-from odm.settings import BICUBIC
 
 LEAST_LOSS = 0.05
 """dB that `plain` must lose to the dial for a share of it to mean something."""

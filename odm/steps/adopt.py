@@ -6,7 +6,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 
 from odm.errors import OdmError
-from odm.settings import Settings
+from odm.settings.suite import Settings
 
 
 def run(settings: Settings) -> None:

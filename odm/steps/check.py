@@ -8,10 +8,11 @@ from torch import nn
 
 from odm.errors import OdmError
 from odm.images.catalogue import CATALOGUE, Packaged
-from odm.methods.build import METHODS
+from odm.methods.build import method_class
 from odm.networks.build import build
 from odm.networks.device import cpu_name, device_of, placed
-from odm.settings import Settings, Training
+from odm.settings.suite import Settings
+from odm.settings.training import Training
 from odm.training.estimate import CARDS, LONGEST_ON_A_CPU, duration, macs_a_pixel, refuse
 
 # Multiply-accumulates of a step that a CPU is timed at: well under a second of one thread.
@@ -62,7 +63,7 @@ def run(settings: Settings) -> None:
         steps = f"{settings.pretraining.steps} steps of {step[name]['pretraining'][1] * 1e3:.0f} ms"
         print(f"  {name}: {parameters[name]:,} parameters, {f'weights of {given}' if given else steps}")
     for name, run_settings in settings.runs.items():
-        steps_of_it = METHODS[settings.methods[run_settings.method].kind].STEP_COST * settings.qat.steps
+        steps_of_it = method_class(settings.methods[run_settings.method].kind).STEP_COST * settings.qat.steps
         work[name], seconds[name] = (each * steps_of_it for each in step[settings.base_of(run_settings.network)]["qat"])
     print(f"  {len(settings.runs)} runs of {settings.qat.steps} steps each")
 

@@ -1,14 +1,18 @@
 """`odm data <split>`: the images of a split, decoded, shrunk and gathered in one file."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from odm.errors import OdmError
-from odm.images.prepared import Prepared, write
-from odm.images.reading import digest, read_set
-from odm.settings import Images, Settings
+from odm.images.digest import digest
+from odm.images.prepare import write
+from odm.images.prepared import Prepared
+from odm.images.reading import read_set
+from odm.settings.images import Images
+from odm.settings.suite import Settings
 
 SPLITS = ("train", "test")
 
@@ -18,15 +22,10 @@ def run(settings: Settings, split: str) -> None:
     if split not in SPLITS:
         raise OdmError(f"odm data: no split '{split}'; there are: {', '.join(SPLITS)}")
     images = settings.images
-    if split == "train":
-        sets = {each: read_set(each, images) for each in images.train}
-    else:
-        # Asked here and not when training data are prepared: other test sets must never mean training again.
-        trained = {
-            digest(image): f"'{name}' of '{each}'" for each in images.train for name, image in read_set(each, images)
-        }
-        sets = {each: _not_trained(each, images, trained) for each in images.test}
-    path = settings.results / "data" / f"{split}.safetensors"
+    folder = settings.results / "data"
+    other = _trained(images) if split == "test" else _tested(images, folder / "test.safetensors")
+    sets = {each: _apart(each, split, images, other) for each in getattr(images, split)}
+    path = folder / f"{split}.safetensors"
     write(path, sets, images.scales)
     # Read back and compared, so that a failing disk shows here and not in a training run.
     prepared = Prepared(path, check=True)
@@ -35,9 +34,24 @@ def run(settings: Settings, split: str) -> None:
     print(f"{split}: {len(prepared.images)} images, {pixels / 1e6:.1f} megapixels, {scales}: {path}")
 
 
-def _not_trained(name: str, images: Images, trained: dict[str, str]) -> Iterator[tuple[str, NDArray[np.uint8]]]:
-    """The images of a test set; OdmError at one whose pixels are those of a training image."""
+def _trained(images: Images) -> dict[str, str]:
+    """The training images by digest, read anew: their file may not be there yet."""
+    return {digest(image): f"'{name}' of '{each}'" for each in images.train for name, image in read_set(each, images)}
+
+
+def _tested(images: Images, path: Path) -> dict[str, str]:
+    """The test images by digest, as far as they are prepared: later ones are compared when they are."""
+    if not path.exists():
+        return {}
+    found = Prepared(path).by_digest().items()
+    return {key: f"'{name}' of '{each}'" for key, (each, name) in found if each in images.test}
+
+
+def _apart(name: str, split: str, images: Images, other: Mapping[str, str]) -> Iterator[tuple[str, NDArray[np.uint8]]]:
+    """The images of a set; OdmError at one whose pixels are those of an image of the other split."""
     for image_name, image in read_set(name, images):
-        if (also := trained.get(digest(image))) is not None:
-            raise OdmError(f"images.test: '{image_name}' of '{name}' is also trained on, as {also}; take it out of one")
+        if (also := other.get(digest(image))) is not None:
+            this = f"'{image_name}' of '{name}'"
+            tested, trained = (this, also) if split == "test" else (also, this)
+            raise OdmError(f"images.test: {tested} is also trained on, as {trained}; take it out of one")
         yield image_name, image

@@ -1,10 +1,11 @@
 """`odm dial <name>`: a float network of equal function whose channels lie further apart."""
 
+from odm.card import origin
 from odm.networks import weights
 from odm.networks.build import build
 from odm.networks.device import narrow_vectors
 from odm.networks.dial import turn
-from odm.settings import Settings
+from odm.settings.suite import Settings
 
 
 def run(settings: Settings, name: str) -> None:
@@ -13,9 +14,9 @@ def run(settings: Settings, name: str) -> None:
     networks = settings.results / "networks"
     network = build(settings.network_of(name))
     network.load_state_dict(
-        weights.load(networks / dial.network / "weights.safetensors", settings.digest_of(dial.network))
+        weights.load(networks / dial.network / "weights.safetensors", origin(settings, dial.network))
     )
     layers = turn(network, dial)
     path = networks / name / "weights.safetensors"
-    weights.save(path, network, settings.digest_of(name))
+    weights.save(path, network, origin(settings, name))
     print(f"{path}: {dial.kind} of strength {dial.strength:g} behind {len(layers)} layers of {dial.network}")

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from odm import __version__, inference
+from odm.card import origin
 from odm.errors import OdmError
 from odm.files import write_json
 from odm.images.imresize import imresize
@@ -20,7 +21,7 @@ from odm.networks.backbone import Backbone
 from odm.networks.cost import cost
 from odm.networks.device import cpu_name, device_of
 from odm.quantization.layer import quantized_layers
-from odm.settings import Settings
+from odm.settings.suite import Settings
 
 Scores = dict[str, dict[str, dict[str, float]]]
 
@@ -80,7 +81,7 @@ def _description(settings: Settings, name: str, network: Backbone, device: torch
     layers = quantized_layers(network)
     shared = {
         "name": name,
-        "settings": settings.digest_of(name),
+        "settings": origin(settings, name),
         "scale": network.scale,
         **{key: round(value, 6) for key, value in asdict(cost(network)).items()},
         "quantized_layers": list(layers),

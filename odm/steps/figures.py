@@ -8,7 +8,7 @@ from odm.images.prepared import Prepared
 from odm.networks.device import device_of
 from odm.reporting import agreement, crops, dial, mismatch, results, tradeoff
 from odm.reporting.style import save, styled
-from odm.settings import Settings
+from odm.settings.suite import Settings
 
 
 def run(settings: Settings) -> None:

@@ -1,10 +1,11 @@
 """`odm mismatch <network or dial>`: measure, on the float network, how much channels differ in each layer."""
 
 from odm import inference, seeds
+from odm.card import origin
 from odm.files import write_json
 from odm.networks.device import device_of
 from odm.quantization.statistics import measured
-from odm.settings import Settings, digest
+from odm.settings.suite import Settings
 from odm.training.patches import Patches
 
 
@@ -18,7 +19,6 @@ def run(settings: Settings, name: str) -> None:
     names = network.placement("body").layers
     layers = measured(network, names, lows, settings.mismatch.percentile)
     out = settings.results / "networks" / name / "mismatch.json"
-    measured_under = digest(settings.digest_of(name), settings.mismatch, settings.qat)
-    write_json(out, {"network": name, "settings": measured_under, "layers": layers})
+    write_json(out, {"network": name, "settings": origin(settings, name, "mismatch"), "layers": layers})
     most = max(layers, key=lambda layer: layers[layer]["mean_mismatch"])
     print(f"{out}: {len(layers)} layers; channel means differ most in {most}")

@@ -6,12 +6,12 @@ from pathlib import Path
 import torch
 
 from odm import seeds
+from odm.card import card, origin
 from odm.networks import weights
 from odm.networks.build import build
-from odm.networks.custom import Custom
 from odm.networks.device import device_of, placed
-from odm.settings import Settings
-from odm.training import estimate, fingerprint, history
+from odm.settings.suite import Settings
+from odm.training import checkpoint, estimate, history
 from odm.training.loop import fit
 from odm.training.objective import Objective
 from odm.training.patches import Patches
@@ -20,14 +20,12 @@ from odm.training.patches import Patches
 def run(settings: Settings, name: str) -> None:
     network_settings, training = settings.networks[name], settings.pretraining
     device = device_of(settings, training.precision)
-    data = settings.results / "data" / "train.safetensors"
     out = settings.results / "networks" / name
     checkpoints = Path("checkpoints") / settings.suite / "networks" / name
 
     network = build(network_settings)
     given = getattr(network_settings, "weights", None)
     if given is not None:
-        assert isinstance(network, Custom)
         network.take(Path(given).expanduser())
     network = placed(network, device)
     if given is None:
@@ -37,7 +35,7 @@ def run(settings: Settings, name: str) -> None:
         low, high = batches(0)
         with torch.no_grad():
             loss = (network.eval()(low) - high).abs().mean().item()
-        weights.save(out / "weights.safetensors", network, settings.digest_of(name))
+        weights.save(out / "weights.safetensors", network, origin(settings, name))
         history.write(out / "history.csv", [{"step": 0, "rate": 0.0, "loss": loss}])
         print(f"{out}/weights.safetensors: those of {given}; loss {loss:.3f} on a batch")
         return
@@ -48,9 +46,9 @@ def run(settings: Settings, name: str) -> None:
         training,
         Objective(),
         checkpoints / "last.safetensors",
-        fingerprint.identity(device, settings.threads, settings.digest_of(name), fingerprint.of_header(data)),
+        checkpoint.identity(card(settings, "pretrain", name), device, batches.digest),
     )
-    weights.save(out / "weights.safetensors", network, settings.digest_of(name))
+    weights.save(out / "weights.safetensors", network, origin(settings, name))
     history.write(out / "history.csv", rows)
     shutil.rmtree(checkpoints)
     print(f"{out}/weights.safetensors: loss {rows[-1]['loss']:.3f} after {training.steps} steps")

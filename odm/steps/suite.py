@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from odm.errors import OdmError
+from odm.errors import OdmError, nearest
 from odm.files import write_text
-from odm.settings import PARAMS, load, nearest
+from odm.settings.reading import PARAMS, load
 
 SUITES = Path("suites")
 

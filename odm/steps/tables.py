@@ -2,7 +2,7 @@
 
 from odm.files import write_text
 from odm.reporting import markdown, results, tables
-from odm.settings import Settings
+from odm.settings.suite import Settings
 
 
 def run(settings: Settings) -> None:

@@ -4,13 +4,14 @@ import shutil
 from pathlib import Path
 
 from odm import inference, seeds
+from odm.card import card, origin
 from odm.errors import OdmError
-from odm.files import read_json
+from odm.files import digest_of_file, read_json
 from odm.methods.build import build
 from odm.networks import weights
 from odm.networks.device import device_of
-from odm.settings import Settings
-from odm.training import estimate, fingerprint, history
+from odm.settings.suite import Settings
+from odm.training import checkpoint, estimate, history
 from odm.training.loop import fit
 from odm.training.patches import Patches
 
@@ -18,7 +19,6 @@ from odm.training.patches import Patches
 def run(settings: Settings, name: str) -> None:
     run_settings, training = settings.runs[name], settings.qat
     device = device_of(settings, training.precision)
-    data = settings.results / "data" / "train.safetensors"
     float_network = settings.results / "networks" / run_settings.network
     out = settings.results / "runs" / name
     checkpoints = Path("checkpoints") / settings.suite / "runs" / name
@@ -45,16 +45,15 @@ def run(settings: Settings, name: str) -> None:
         training,
         method,
         checkpoints / "last.safetensors",
-        fingerprint.identity(
+        checkpoint.identity(
+            card(settings, "train", name),
             device,
-            settings.threads,
-            settings.digest_of(name),
-            fingerprint.of_header(data),
-            fingerprint.of_file(float_network / "weights.safetensors"),
-            fingerprint.of_file(float_network / "mismatch.json"),
+            batches.digest,
+            digest_of_file(float_network / "weights.safetensors"),
+            digest_of_file(float_network / "mismatch.json"),
         ),
     )
-    weights.save(out / "weights.safetensors", network, settings.digest_of(name))
+    weights.save(out / "weights.safetensors", network, origin(settings, name))
     history.write(out / "history.csv", rows)
     shutil.rmtree(checkpoints)
     print(f"{out}/weights.safetensors: loss {rows[-1]['loss']:.3f} after {training.steps} steps")

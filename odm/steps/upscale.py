@@ -8,7 +8,7 @@ from odm import inference
 from odm.files import whole
 from odm.images.reading import read_image
 from odm.networks.device import device_of
-from odm.settings import Settings
+from odm.settings.suite import Settings
 
 
 def run(settings: Settings, image: str, name: str, output: str) -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from odm.quantization.quantizer import ranges_fixed
-from odm.settings import Cooperation
+from odm.settings.training import Cooperation
 
 # By layer, the gradients of reconstruction and regularizer, flattened.
 Pairs = dict[str, tuple[Tensor, Tensor]]

@@ -8,7 +8,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from odm.errors import OdmError
 from odm.networks.backbone import Backbone
-from odm.settings import Settings, Training
+from odm.settings.suite import Settings
+from odm.settings.training import Training
 
 # Passes of a training step in units of the forward one: forward, and backward to inputs and to weights.
 PASSES = 3

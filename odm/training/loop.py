@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from odm.settings import Training
+from odm.settings.training import Training
 from odm.training import checkpoint
 from odm.training.objective import Objective
 from odm.training.progress import Progress

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from odm.errors import OdmError
 from odm.images.prepared import Pixels, Prepared
-from odm.settings import Settings, Training
+from odm.settings.suite import Settings
+from odm.settings.training import Training
 
 CPU = torch.device("cpu")
 
@@ -24,6 +25,7 @@ class Patches:
     ) -> None:
         """Batches come on `device`, as do the images they are cut from if they fit in half of its free memory.
         `patch` is the side of a low-resolution patch in pixels."""
+        self.digest = prepared.digest
         self.scale, self.batch, self.patch, self.seed, self.device = scale, batch, patch, seed, device
         pairs = [prepared.pair(index, scale) for index in range(len(prepared.images))]
         for (set_name, name), (lr, _) in zip(prepared.images, pairs, strict=True):

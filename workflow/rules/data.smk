@@ -8,7 +8,6 @@ rule data:
     conda:
         "../envs/odm.yaml"
     params:
-        settings=tracked("images"),
-        sources=sources("data"),
+        card=card_of("data"),
     shell:
         "odm data {wildcards.part} > {log} 2>&1"

@@ -19,8 +19,7 @@ rule pretrain:
         gpu=GPU,
         processors=SETTINGS.threads,
     params:
-        settings=tracked("threads", "device", "pretraining", "networks.{pretrained}"),
-        sources=sources("pretrain"),
+        card=card_of("pretrain"),
     shell:
         "odm pretrain {wildcards.pretrained} > {log} 2>&1"
 
@@ -37,8 +36,7 @@ rule dial:
     conda:
         "../envs/odm.yaml"
     params:
-        settings=tracked("dials.{dial}"),
-        sources=sources("dial"),
+        card=card_of("dial"),
     shell:
         "odm dial {wildcards.dial} > {log} 2>&1"
 
@@ -60,8 +58,7 @@ rule mismatch:
         gpu=GPU,
         processors=SETTINGS.threads,
     params:
-        settings=tracked("threads", "device", "mismatch", "qat"),
-        sources=sources("mismatch"),
+        card=card_of("mismatch"),
     shell:
         "odm mismatch {wildcards.network} > {log} 2>&1"
 
@@ -85,7 +82,6 @@ rule evaluate_network:
         gpu=GPU,
         processors=SETTINGS.threads,
     params:
-        settings=tracked("threads", "device"),
-        sources=sources("evaluate"),
+        card=card_of("evaluate"),
     shell:
         "odm evaluate {wildcards.network} > {log} 2>&1"

@@ -15,8 +15,7 @@ rule tables:
     conda:
         "../envs/odm.yaml"
     params:
-        settings=tracked("suite", "images", "networks", "dials", "pretraining", "qat", "methods", "runs"),
-        sources=sources("tables"),
+        card=card_of("tables"),
     shell:
         "odm tables > {log} 2>&1"
 
@@ -46,7 +45,6 @@ rule figures:
         gpu=GPU,
         processors=SETTINGS.threads,
     params:
-        settings=tracked("suite", "threads", "device", "images", "networks", "dials", "qat", "methods", "runs"),
-        sources=sources("figures"),
+        card=card_of("figures"),
     shell:
         "odm figures > {log} 2>&1"

@@ -17,8 +17,7 @@ rule train:
         gpu=GPU,
         processors=SETTINGS.threads,
     params:
-        settings=tracked("threads", "device", "qat", "runs.{run}", "methods.{item.method}"),
-        sources=sources("train"),
+        card=card_of("train"),
     shell:
         "odm train {wildcards.run} > {log} 2>&1"
 
@@ -42,7 +41,6 @@ rule evaluate_run:
         gpu=GPU,
         processors=SETTINGS.threads,
     params:
-        settings=tracked("threads", "device", "qat", "runs.{run}", "methods.{item.method}"),
-        sources=sources("evaluate"),
+        card=card_of("evaluate"),
     shell:
         "odm evaluate {wildcards.run} > {log} 2>&1"

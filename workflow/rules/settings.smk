@@ -1,14 +1,15 @@
-# What the rules share: the settings in force, the names of files, and the sources each step is made of.
-import hashlib
+# What the rules share: the settings in force, the names of files, and the card of a job.
 import os
-from functools import cache
 from pathlib import Path
 
 from odm.errors import OdmError
-from odm.settings import NAME_PATTERN, load
 from snakemake.utils import available_cpu_count
 
 try:
+    from odm import card
+    from odm.settings.fields import NAME_PATTERN
+    from odm.settings.reading import load
+
     SETTINGS = load()
 except OdmError as error:
     raise WorkflowError(str(error)) from None
@@ -40,54 +41,9 @@ wildcard_constraints:
     run=NAME_PATTERN,
 
 
-# Files and folders whose edit re-runs a step: all that it imports (a test follows the imports), except what gathers
-# images, which matters to the others only through the file it gathers them in.
-SHARED = ["odm/files.py", "odm/settings.py"]
-COMPUTING = ["odm/networks", "odm/seeds.py", "odm/training"]
-QUANTIZED = ["odm/inference.py", "odm/methods", "odm/quantization"]
-SOURCES = {
-    "data": ["odm/images"],
-    "pretrain": [*COMPUTING, "odm/images/prepared.py"],
-    "dial": ["odm/networks", "odm/seeds.py"],
-    "mismatch": [*COMPUTING, *QUANTIZED, "odm/images/prepared.py"],
-    "train": [*COMPUTING, *QUANTIZED, "odm/images/prepared.py"],
-    "evaluate": [*COMPUTING, *QUANTIZED, "odm/images"],
-    "tables": ["odm/reporting"],
-    "figures": [*COMPUTING, *QUANTIZED, "odm/images", "odm/reporting"],
-}
-
-
-@cache
-def digest_of_source(source):
-    """Of a file's content, or of the names and contents of all files in a folder."""
-    files = sorted(Path(source).rglob("*")) or [Path(source)]
-    content = {
-        str(file): hashlib.sha256(file.read_bytes()).hexdigest()
-        for file in files
-        if file.is_file() and "__pycache__" not in file.parts
-    }
-    return hashlib.sha256(repr(content).encode()).hexdigest()[:12]
-
-
-def sources(step):
-    """What a step is made of, for `params`: as `input`, some fifty files a job would make every start slow."""
-    return {source: digest_of_source(source) for source in [f"odm/steps/{step}.py", *SHARED, *SOURCES[step]]}
-
-
-def tracked(*keys):
-    """A params function: the settings at dotted keys, which may name wildcards and, for a run, `item` (its entry)."""
-    settings = SETTINGS.model_dump(mode="json")
-
-    def values(wildcards):
-        names = {**wildcards, "item": SETTINGS.runs[wildcards.run] if "run" in wildcards.keys() else None}
-        found = {}
-        for key in (key.format(**names) for key in keys):
-            found[key] = settings
-            for part in key.split("."):
-                found[key] = found[key][part]
-        return found
-
-    return values
+def card_of(step):
+    """A params function: the digest of a job's card, which has all that its result depends on beside its inputs."""
+    return lambda wildcards: card.card(SETTINGS, step, next(iter(wildcards), "")).digest
 
 
 def base_weights(wildcards):

@@ -1,0 +1,187 @@
+"""The card of a job: every setting value that its result depends on, and the code it computes with.
+
+Snakemake, DVC, checkpoints, stored weights and `odm check` all go by it. What a job reads from files is not on it: the
+engines see the files. Free of torch.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from odm.code import closure
+from odm.files import read_json, write_text
+from odm.images.catalogue import CATALOGUE, Packaged
+from odm.settings.images import Images
+from odm.settings.suite import Settings
+from odm.settings.training import Training
+
+Job = tuple[str, str]
+"""Step and name, as on the command line; '' where a step has one job."""
+
+
+@dataclass(frozen=True)
+class Card:
+    settings: dict[str, Any]
+    code: dict[str, str]
+    """By source file, the digest of what it computes."""
+
+    @cached_property
+    def digest(self) -> str:
+        return digest(self.settings, self.code)
+
+    def text(self) -> str:
+        """As it stands in a file."""
+        return json.dumps(asdict(self), indent=1, sort_keys=True) + "\n"
+
+    def changes(self, before: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+        """Settings and source files in which it differs from a card as it stands in a file."""
+        old, new = _flat(before["settings"]), _flat(self.settings)
+        settings = [
+            f"{key} {json.dumps(old[key]) if key in old else 'not there'} -> "
+            f"{json.dumps(new[key]) if key in new else 'not there'}"
+            for key in sorted(old.keys() | new.keys())
+            if old.get(key) != new.get(key) or (key in old) != (key in new)
+        ]
+        return settings, sorted(path for path, _ in before["code"].items() ^ self.code.items())
+
+
+def digest(*parts: Any) -> str:
+    """Twelve hexadecimal digits that change when any part does, in whichever order mappings have their keys."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def jobs(settings: Settings) -> Iterator[Job]:
+    """Every job of a suite."""
+    yield from (("data", split) for split in ("train", "test"))
+    for step, names in (
+        ("pretrain", settings.networks),
+        ("dial", settings.dials),
+        ("mismatch", settings.floats),
+        ("train", settings.runs),
+        ("evaluate", [*settings.floats, *settings.runs]),
+    ):
+        yield from ((step, name) for name in names)
+    yield from (("tables", ""), ("figures", ""))
+
+
+def card(settings: Settings, step: str, name: str = "") -> Card:
+    """The card of one job."""
+    return Card(_values(settings, step, name), closure(frozenset(_modules(settings, step, name))))
+
+
+def origin(settings: Settings, name: str, step: str = "") -> str:
+    """Digest of the settings of a job and of those that it builds on; without a step, of the one that makes the
+    weights of a network, dial or run. What is stored carries it, and is refused where it is another."""
+    step = step or ("pretrain" if name in settings.networks else "dial" if name in settings.dials else "train")
+    own = _values(settings, step, name)
+    if step == "pretrain":
+        return digest(_values(settings, "data", "train"), own)
+    if step == "dial":
+        return digest(origin(settings, settings.dials[name].network), own)
+    if step == "mismatch":
+        return digest(origin(settings, name), own)
+    return digest(origin(settings, settings.runs[name].network, "mismatch"), own)
+
+
+def _modules(settings: Settings, step: str, name: str) -> Iterator[str]:
+    """What the job's code is gathered from: its step and the kinds that it uses."""
+    yield f"odm.steps.{step}"
+    if step in ("data", "tables"):
+        return
+    runs = settings.runs if step == "figures" else {name: settings.runs[name]} if name in settings.runs else {}
+    floats = settings.floats if step == "figures" else [settings.runs[name].network if runs else name]
+    yield "odm.networks.build"
+    yield from (f"odm.networks.{settings.network_of(each).backbone}.network" for each in floats)
+    if runs:
+        yield "odm.methods.build"
+        yield from (f"odm.methods.{settings.methods[run.method].kind}.method" for run in runs.values())
+
+
+def _values(settings: Settings, step: str, name: str) -> dict[str, Any]:
+    """The settings of a job, defaults filled in."""
+    if step == "data":
+        return _images(settings.images, name)
+    if step in ("tables", "figures"):
+        shown = {"suite", "networks", "dials", "qat", "methods", "runs"}
+        more = {"pretraining"} if step == "tables" else {"device", "threads"}
+        sets = settings.images.model_dump(include={"test"} if step == "figures" else {"train", "test"})
+        return settings.model_dump(mode="json", include=shown | more) | {"images": sets}
+
+    run = settings.runs.get(name)
+    network = _dump(settings.network_of(run.network if run else name))
+    if step == "dial":
+        return {"dial": _dump(settings.dials[name], "network"), "network": network}
+    values = {"device": settings.device, "threads": settings.threads, "network": network}
+    if step == "pretrain":
+        # Weights that are taken over are tried on one batch.
+        pretraining = _training(settings.pretraining)
+        is_given = network.get("weights") is not None
+        return values | {
+            "pretraining": {key: pretraining[key] for key in ("batch", "patch")} if is_given else pretraining
+        }
+    if step == "mismatch":
+        patches = {key: getattr(settings.qat, key) for key in ("batch", "patch")}
+        return values | {"mismatch": _dump(settings.mismatch), "qat": patches}
+    if run is None:
+        return values | {"name": name}
+    values |= {"method": _dump(settings.methods[run.method])}
+    if step == "train":
+        return values | {"qat": _training(settings.qat), "run": _dump(run, "network", "method")}
+    return values | {"name": name, "run": _dump(run)}
+
+
+def _dump(model: BaseModel, *but: str) -> dict[str, Any]:
+    return model.model_dump(mode="json", exclude=set(but))
+
+
+def _training(training: Training) -> dict[str, Any]:
+    return _dump(training, *(["halve_every"] if training.schedule == "cosine" else []))
+
+
+def _images(images: Images, split: str) -> dict[str, Any]:
+    """The sets of a split, each by where a user's own lies or by what a known one is known by."""
+    sets = []
+    for name in getattr(images, split):
+        entry = CATALOGUE.get(name)
+        if name in images.folders:
+            known: dict[str, Any] = {"folder": images.folders[name]}
+        elif isinstance(entry, Packaged):
+            known = {"sha256": [image.sha256 for image in entry.images]}
+        else:
+            assert entry is not None, f"{name} is in no catalogue"
+            known = {"pixels": entry.pixels} if entry.pixels else {"count": entry.count, "root": images.root}
+        sets.append({"set": name} | known)
+    return {"sets": sets, "scales": sorted(set(images.scales))}
+
+
+def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
+    """Values by dotted key."""
+    if not isinstance(values, dict):
+        return {prefix: values}
+    return {
+        key: each
+        for part, value in values.items()
+        for key, each in _flat(value, f"{prefix}.{part}" if prefix else part).items()
+    }
+
+
+def record(settings: Settings, step: str, name: str, made: Card) -> None:
+    """Note under which card a job was done, for `recorded`."""
+    write_text(_record(settings, step, name), made.text())
+
+
+def recorded(settings: Settings, step: str, name: str) -> dict[str, Any] | None:
+    """Under which card a job was last done on this machine; None if it was not."""
+    path = _record(settings, step, name)
+    return read_json(path) if path.exists() else None
+
+
+def _record(settings: Settings, step: str, name: str) -> Path:
+    """Beside the job's log."""
+    return Path("logs") / settings.suite / step / f"{name or 'suite'}.card.json"

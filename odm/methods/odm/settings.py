@@ -1,0 +1,32 @@
+"""What `odm` may be told."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from odm.methods.settings import Cooperating
+from odm.settings.fields import Bits, Strict
+
+
+class Offsets(Strict):
+    """Channel-wise corrections in front of the activation quantizer, on the layers that need them most."""
+
+    kind: Literal["none", "shift", "scale", "both"] = "both"
+    share: Annotated[float, Field(gt=0, le=1)] = 0.3
+    """Share of layers, by measured mismatch of means (shift) and of deviations (scale)."""
+    initial: Literal["measured", "neutral"] = "measured"
+    """`measured` evens the channels out as calibration saw them; `neutral` starts from 0 and 1."""
+    undone: bool = False
+    """Whether the correction is taken back after the quantizer (foldable into the convolution)."""
+    bits: Bits = 4
+    """Bit width the offsets are stored at."""
+
+
+class Odm(Cooperating):
+    """ODM, v1 (July 2023)."""
+
+    kind: Literal["odm"]
+    regularizer: Literal["none", "variance"] = "variance"
+    strength: Annotated[float, Field(ge=0)] = 0.001
+    """Weight of the regularizer beside an L1 loss on values in 0-255; the paper's figure is not known."""
+    offsets: Offsets = Offsets()

@@ -1,0 +1,38 @@
+"""Weight clipping correction: the range of the weights has a factor that is learned."""
+
+import torch
+from torch import Tensor, nn
+
+from odm.quantization.quantizer import WeightQuantizer, quantize
+
+
+class CorrectedWeightQuantizer(WeightQuantizer):
+    """Weight clipping correction: the range is [-f(W) gamma, f(W) gamma], gamma learned, one a layer."""
+
+    # A gamma at or below 0 would leave no range.
+    FLOOR = 0.01
+
+    def __init__(
+        self, bits: int, rule: str = "percentile", percentile: float = 99.0, range_gradient: bool = False
+    ) -> None:
+        super().__init__(bits, rule, percentile, range_gradient)
+        self.gamma = nn.Parameter(torch.tensor(1.0))
+
+    def forward(self, weight: Tensor) -> Tensor:
+        bound = self.bound(weight) * self.gamma
+        return quantize(weight, -bound, bound, self.bits)
+
+    @torch.no_grad()
+    def settle(self) -> None:
+        """Hold gamma at or above its floor after an optimizer step."""
+        self.gamma.clamp_(min=self.FLOOR)
+
+    def at_floor(self) -> bool:
+        return bool(self.gamma <= self.FLOOR * 1.001)
+
+    def storage(self) -> float:
+        """gamma f(W), in place of a range that the weights would give."""
+        return 1.0
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, gamma={self.gamma.item():.4g}"

@@ -1,0 +1,11 @@
+"""What `per_channel` may be told."""
+
+from typing import Literal
+
+from odm.methods.settings import Quantization
+
+
+class PerChannel(Quantization):
+    """A control: a learned range for each channel of each activation, what removing channel mismatch can give."""
+
+    kind: Literal["per_channel"]

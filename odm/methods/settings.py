@@ -1,0 +1,75 @@
+"""What the settings of several methods share; those of one lie in its own folder."""
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from odm.settings.fields import Percentile, Strict
+from odm.settings.training import Cooperation
+
+
+class MethodSettings(Strict):
+    """What every method has."""
+
+    quantizes: ClassVar[bool] = True
+    """Whether its runs have a bit width."""
+
+    kind: str
+    coverage: Literal["blocks", "body", "shortcuts", "dense"] = "blocks"
+    """Quantized layers: those of the residual blocks; also the body's last one; or, as PAMS and DDTB have it,
+    shortcuts and outputs of blocks instead of the first convolution's input; or, as DAQ has it on RDN, those of the
+    blocks without the ones that join dense layers and blocks."""
+    range_rate: Annotated[float, Field(gt=0)] | None = None
+    """Rate of ranges and offsets, as a multiple of the weights'; that of `qat` if absent."""
+    range_schedule: Literal["decayed", "constant"] = "decayed"
+    """Whether that rate follows `qat.schedule` or stays what it is at first."""
+
+    @property
+    def least_bits(self) -> int:
+        """Fewest bits that the method has levels for."""
+        return 1
+
+
+class Quantization(MethodSettings):
+    """What every method that trains with learned ranges shares."""
+
+    percentile: Percentile = 99.0
+    """First activation range: this percentile and its mirror (99 and 1)."""
+    residual_gradient: bool = True
+    """Whether a bound's gradient keeps the rounding residual inside the range (straight-through round of the
+    written formula) or only the clipped part. Worth more at low bits than any regularizer tried."""
+    weight_range: Literal["max", "percentile", "signed_percentile", "mse"] = "max"
+    """f(W): the largest |W|, a percentile of |W| or of W with its sign, or the range that quantizes W with the least
+    squared error; taken anew from the weights at each step."""
+    weight_percentile: Percentile = 99.0
+    weight_range_gradient: bool = False
+    """Whether W also learns through f(W). `mse` has no such gradient."""
+
+    @model_validator(mode="after")
+    def _range_has_a_gradient(self) -> "Quantization":
+        if self.weight_range_gradient and self.weight_range == "mse":
+            raise ValueError("weight_range_gradient: weight_range 'mse' has none; take another or leave it out")
+        return self
+
+
+class Cooperating(Quantization):
+    """What both versions of ODM share: a regularizer, whose gradient joins the reconstruction's under a rule."""
+
+    regularizer: str
+    strength: Annotated[float, Field(ge=0)]
+    cooperation: Cooperation = Cooperation()
+
+
+class Distilled(MethodSettings):
+    """What PAMS and DDTB share: structured knowledge transfer, placement, rate of ranges."""
+
+    coverage: Literal["blocks", "body", "shortcuts", "dense"] = "shortcuts"
+    """As for every method; the default is that of their papers."""
+    range_rate: Annotated[float, Field(gt=0)] | None = 100.0
+    """As for every method; the default is that of their papers, 0.01 beside 0.0001."""
+    distillation: Annotated[float, Field(ge=0)] = 1000.0
+    """Weight of the mean squared distance to the float network's attention map, beside an L1 loss on values in
+    0-255; 0 leaves it out."""
+    student: Literal["pretrained", "random"] = "pretrained"
+    """What is quantized: the float network, which is the teacher too, or one drawn anew, as the released code of
+    PAMS has it."""

@@ -1,0 +1,37 @@
+"""What quantization adds to a network, and what that costs at test time."""
+
+from torch import Tensor, nn
+
+
+class Part(nn.Module):
+    """A range, a correction: whatever inference must keep beside the network's own weights."""
+
+    def storage(self) -> float:
+        """Numbers of 32 bits that inference must keep."""
+        return sum(each.numel() for each in self.parameters())
+
+
+class ActivationQuantizer(Part):
+    """What quantizes an activation; the methods differ in it."""
+
+    def __init__(self, bits: int) -> None:
+        super().__init__()
+        self.bits = bits
+
+    def observe(self, x: Tensor) -> Tensor:
+        """What calibration keeps of a batch of the float network's activations; nothing here."""
+        return x.new_empty(0)
+
+    def start(self, seen: Tensor) -> None:
+        """Take the first state from what was kept, one row a batch."""
+
+    def settle(self) -> None:
+        """Restore what must hold after an optimizer step."""
+
+    def at_floor(self) -> bool:
+        """Whether `settle` holds a range open."""
+        return False
+
+    def operations(self) -> int:
+        """Float operations an element that inference makes to find its levels; none where they are fixed."""
+        return 0

@@ -1,0 +1,22 @@
+"""The base of all classes of settings, and the types of value that several share."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+NAME_PATTERN = "[a-z0-9_]+"
+DEVICE_PATTERN = r"(auto|cpu|cuda(:\d+)?)"
+
+
+Name = Annotated[str, StringConstraints(pattern=f"^{NAME_PATTERN}$")]
+Bits = Annotated[int, Field(ge=1, le=8)]
+RunBits = Literal[1, 2, 3, 4, 5, 6, 7, 8, 32]
+Positive = Annotated[int, Field(ge=1)]
+Rate = Annotated[float, Field(gt=0, le=1)]
+Percentile = Annotated[float, Field(gt=50, le=100)]
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid", strict=True, frozen=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )

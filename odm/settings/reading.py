@@ -1,0 +1,55 @@
+"""From `params.yaml` to settings, or to one line that says what is wrong with it."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from odm.errors import OdmError
+from odm.settings.suite import Settings
+from odm.settings.words import first_line
+
+PARAMS = Path("params.yaml")
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """PyYAML keeps the last of two equal keys without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.MarkedYAMLError(problem="a key should be a name", problem_mark=key.start_mark)
+            if key.value in seen:
+                raise yaml.MarkedYAMLError(problem=f"key '{key.value}' is given twice", problem_mark=key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+def load(path: Path = PARAMS) -> Settings:
+    """Read and check a settings file; the first thing wrong with it is raised as one line of OdmError."""
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeys)
+    except FileNotFoundError:
+        raise OdmError(f"{path}: no such file; `odm suite quick` puts one there") from None
+    except UnicodeDecodeError:
+        raise OdmError(f"{path}: not a text file in UTF-8") from None
+    except OSError as error:
+        raise OdmError(f"{path}: cannot be read: {error.strerror}") from None
+    except yaml.MarkedYAMLError as error:
+        line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise OdmError(f"{path}{line}: not valid YAML: {error.problem}") from None
+    except yaml.YAMLError as error:
+        raise OdmError(f"{path}: not valid YAML: {str(error).splitlines()[0]}") from None
+    except ValueError as error:  # what looks like a date or a number and is none
+        raise OdmError(f"{path}: not valid YAML: {error}") from None
+    if not isinstance(content, dict):
+        raise OdmError(f"{path}: should be a mapping of keys to values; see suites/quick.yaml")
+    try:
+        settings = Settings.model_validate(content)
+    except ValidationError as error:
+        raise OdmError(f"{path}: {first_line(error, content)}") from None
+    for name, network in settings.networks.items():
+        network.check_files(f"{path}: networks.{name}")
+    return settings

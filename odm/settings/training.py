@@ -1,0 +1,72 @@
+"""How a network is trained: the loop, quantization-aware training, what is measured before it, and one run."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from odm.settings.fields import Name, Percentile, Positive, Rate, RunBits, Strict
+
+
+class Training(Strict):
+    """One training run of the loop that pretraining and quantization-aware training share."""
+
+    steps: Positive
+    batch: Positive
+    patch: Annotated[int, Field(ge=8)]
+    """Side of a low-resolution patch, in pixels."""
+    rate: Rate
+    """Learning rate of Adam (0.9, 0.999, 1e-8)."""
+    schedule: Literal["step", "cosine"]
+    """`step` halves the rate every `halve_every` steps (the paper); `cosine` falls to zero at the last step."""
+    halve_every: Positive = 15000
+    log_every: Positive = 50
+    """Steps between rows of history.csv; a checkpoint is written with each row."""
+    precision: Literal["float32", "tf32"] = "float32"
+    """`tf32` lets a GPU multiply with 10 bits of mantissa, in training alone; a CPU refuses it."""
+    compile: bool = False
+    """Whether torch compiles the network's passes: minutes at the start, fewer and larger kernels after."""
+
+
+class Qat(Training):
+    """Quantization-aware training."""
+
+    range_rate: Annotated[float, Field(gt=0)] = 10.0
+    """Rate of ranges and offsets, as a multiple of `rate` (v2 prints 10; v1 presumed the same)."""
+    calibration_batches: Positive = 16
+    """Training batches whose percentiles are averaged into the first activation range."""
+
+
+class Mismatch(Strict):
+    """How the distribution mismatch of a float network is measured."""
+
+    batches: Positive = 16
+    """Training batches of `qat.batch` patches that statistics are averaged over."""
+    percentile: Percentile = 99.0
+    """The range noted beside them runs from this percentile's mirror to the percentile."""
+
+
+class Cooperation(Strict):
+    """When the regularizer's gradient joins that of the reconstruction."""
+
+    rule: Literal["always", "sign", "cosine"] = "sign"
+    """`sign` (v1): only where both agree; `cosine` (v2): weighted by (cos + 1) / 2; `always`: no rule."""
+    scope: Literal["element", "layer", "network"] = "element"
+    """What is compared: single elements, a layer's parameters, or all. A cosine needs `layer` or `network`."""
+
+    @model_validator(mode="after")
+    def _cosine_has_a_direction(self) -> "Cooperation":
+        if self.rule == "cosine" and self.scope == "element":
+            raise ValueError("rule 'cosine' needs scope 'layer' or 'network': one element has no direction")
+        return self
+
+
+class Run(Strict):
+    """One quantized network to train: a row (or, over seeds, a part of a row) of the table."""
+
+    network: Name
+    method: Name
+    weight_bits: RunBits
+    """32 leaves the weights in float."""
+    activation_bits: RunBits
+    """32 leaves the activations in float."""
+    seed: int = 1
