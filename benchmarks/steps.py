@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-from odm.methods.build import METHODS
+from odm.methods.build import method_class
 from odm.methods.daq.settings import Daq
 from odm.methods.ddtb.settings import Ddtb
 from odm.methods.odm.settings import Odm
@@ -64,7 +64,7 @@ def stepper(kind: str, options: argparse.Namespace) -> Callable[[], None]:
     else:
         layers = measured(network, network.placement("body").layers, [low], percentile=99)
         run = Run(network="n", method=kind, weight_bits=2, activation_bits=2)
-        method = METHODS[kind](network, METHOD_SETTINGS[kind], run)
+        method = method_class(kind)(network, METHOD_SETTINGS[kind], run)
         method.prepare(layers, [low])
         network.to(options.device)
         method.watch()

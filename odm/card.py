@@ -6,6 +6,7 @@ engines see the files. Free of torch.
 
 import hashlib
 import json
+import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -169,6 +170,21 @@ def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
         for part, value in values.items()
         for key, each in _flat(value, f"{prefix}.{part}" if prefix else part).items()
     }
+
+
+def file(settings: Settings, step: str, name: str = "") -> Path:
+    """Where DVC finds a card."""
+    folder = settings.results / "cards"
+    return folder / step / f"{name}.json" if name else folder / f"{step}.json"
+
+
+def write(settings: Settings) -> int:
+    """Put the cards of all jobs there, and no others; their number."""
+    shutil.rmtree(settings.results / "cards", ignore_errors=True)
+    made = {job: card(settings, *job) for job in jobs(settings)}
+    for job, each in made.items():
+        write_text(file(settings, *job), each.text())
+    return len(made)
 
 
 def record(settings: Settings, step: str, name: str, made: Card) -> None:

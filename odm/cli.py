@@ -23,7 +23,7 @@ NetworkName = Annotated[str, typer.Argument(help="A name under `networks` in par
 RunName = Annotated[str, typer.Argument(help="A name under `runs` in params.yaml.")]
 
 
-def _step(step: str, *arguments: str) -> None:
+def _step(step: str, *arguments: str | bool) -> None:
     from odm.settings.reading import load
 
     settings = load()  # first: a mistake is answered before torch has been waited for
@@ -146,9 +146,14 @@ def check() -> None:
 
 
 @app.command()
-def adopt() -> None:
+def adopt(
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Take what is there after an edit of code that changes no number.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
     """Bring Snakemake and DVC in step after one of them ran."""
-    _step("adopt")
+    _step("adopt", keep, yes)
 
 
 @app.command()

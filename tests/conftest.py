@@ -10,7 +10,8 @@ from skimage import data
 from torch import Tensor
 from trial import NETWORK, QAT
 
-from odm.images.prepared import Prepared, write
+from odm.images.prepare import write
+from odm.images.prepared import Prepared
 from odm.networks.build import build
 from odm.networks.device import narrow_vectors
 from odm.quantization.statistics import measured

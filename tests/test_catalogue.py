@@ -11,7 +11,8 @@ from PIL import Image
 from odm.errors import OdmError
 from odm.images import reading
 from odm.images.catalogue import CATALOGUE, Benchmark, Packaged
-from odm.images.reading import digest, images_in, read_image, read_set, set_digest, signature
+from odm.images.digest import digest
+from odm.images.reading import images_in, read_image, read_set, set_digest, signature
 from odm.settings.images import Images
 
 

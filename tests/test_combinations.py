@@ -9,7 +9,7 @@ from skimage import data
 from test_networks import SMALL, at
 from torch import Tensor, nn
 
-from odm.methods.build import METHODS
+from odm.methods.build import method_class
 from odm.methods.daq.settings import Daq
 from odm.methods.ddtb.settings import Ddtb
 from odm.methods.method import Method
@@ -73,7 +73,7 @@ def quantized(name: str, settings: MethodSettings, bits: int, network: Backbone,
     lows = [batches(1000 + step)[0] for step in range(4)]
     layers = measured(network, network.placement("body").layers, lows, percentile=99)
     run = Run(network="n", method="m", weight_bits=bits, activation_bits=bits)
-    method = METHODS[settings.kind](network, settings, run)  # type: ignore[arg-type]
+    method = method_class(settings.kind)(network, settings, run)  # type: ignore[arg-type]
     method.prepare(layers, [batches(2000 + step)[0] for step in range(QAT.calibration_batches)])
     method.watch()
     return method
@@ -115,7 +115,7 @@ def test_trains_and_is_stored_and_scored(
     assert loss_of(method.network, batches) < before
 
     weights.save(tmp_path / "weights", method.network, "digest")
-    again = METHODS[kind](at(SMALL[name]), method.settings, method.run)
+    again = method_class(kind)(at(SMALL[name]), method.settings, method.run)
     again.restore(weights.load(tmp_path / "weights", "digest"))
     stored = again.network.to(memory_format=torch.channels_last)
     expected = pixels(method.network, photographs)

@@ -11,16 +11,17 @@ from test_networks import SMALL, at
 from test_odm_eccv import written
 from trial import NETWORK, ODM, PLAIN, killed_and_resumed, quantized, state, trained
 
-from odm.methods.build import METHODS
+from odm.methods.build import method_class
 from odm.methods.no_body.settings import NoBody
 from odm.methods.odm.settings import Odm
 from odm.methods.odm_eccv.settings import OdmEccv
+from odm.methods.per_channel.quantizer import ChannelRange
 from odm.methods.per_channel.settings import PerChannel
 from odm.methods.plain.settings import Plain
 from odm.networks.build import build
 from odm.networks.cost import cost
 from odm.quantization.layer import quantized_layers
-from odm.quantization.quantizer import ChannelRange, LearnedRange
+from odm.quantization.quantizer import LearnedRange
 from odm.settings.reading import load
 from odm.settings.suite import Settings
 from odm.settings.training import Run
@@ -31,7 +32,7 @@ ABLATIONS = load(Path(__file__).parents[1] / "suites" / "ablations.yaml")
 
 
 def again(method, settings):
-    restored = METHODS[settings.kind](build(NETWORK), settings, method.run)
+    restored = method_class(settings.kind)(build(NETWORK), settings, method.run)
     restored.restore(state(method))
     return restored
 
@@ -112,13 +113,13 @@ def test_per_channel_has_a_range_for_each_channel(coverage, float_state, layers,
 def test_per_channel_on_each_backbone(name):
     lows = [torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(each)) * 255 for each in range(2)]
     run = Run(network="n", method="m", weight_bits=4, activation_bits=4)
-    method = METHODS["per_channel"](at(SMALL[name]), PER_CHANNEL, run)
+    method = method_class("per_channel")(at(SMALL[name]), PER_CHANNEL, run)
     method.prepare({layer: {} for layer in method.names}, lows)
     method.network.eval()
     for layer in method.layers.values():
         inputs = getattr(layer.layer, "in_features", None) or layer.layer.in_channels
         assert layer.activation.lower.numel() == inputs
-    restored = METHODS["per_channel"](at(SMALL[name]), PER_CHANNEL, run)
+    restored = method_class("per_channel")(at(SMALL[name]), PER_CHANNEL, run)
     restored.restore(state(method))
     assert torch.equal(restored.network.eval()(lows[0]), method.network(lows[0]))
 
@@ -182,7 +183,7 @@ def test_no_body_is_what_no_coverage_of_blocks_quantizes(name):
     network = at(settings)
     quantized = network.placement("blocks").layers
     run = Run(network="n", method="m", weight_bits=32, activation_bits=32)
-    method = METHODS["no_body"](network, NO_BODY, run)
+    method = method_class("no_body")(network, NO_BODY, run)
     method.prepare({}, ())
     left = set(dict(network.named_modules()))
     assert not left & set(quantized)
@@ -192,7 +193,7 @@ def test_no_body_is_what_no_coverage_of_blocks_quantizes(name):
     network.eval()
     assert network(low).shape == (1, 3, 18, 16)
     assert cost(network).parameters < cost(at(settings)).parameters
-    restored = METHODS["no_body"](at(settings), NO_BODY, run)
+    restored = method_class("no_body")(at(settings), NO_BODY, run)
     restored.restore(state(method))
     assert torch.equal(restored.network.eval()(low), network(low))
 

@@ -18,6 +18,7 @@ from test_front_ends import ROOT, differences, dvc_graph, project, snakemake_gra
 from torch import Tensor
 
 from odm import inference
+from odm.card import origin
 from odm.errors import OdmError
 from odm.networks import weights
 from odm.networks.build import build
@@ -163,7 +164,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for split in data.SPLITS:
             data.run(settings, split)
         pretrain.run(settings, "trained")
-        stored = weights.load(Path("results/own/networks/trained/weights.safetensors"), settings.digest_of("trained"))
+        stored = weights.load(Path("results/own/networks/trained/weights.safetensors"), origin(settings, "trained"))
         state = {key.removeprefix("network."): value for key, value in stored.items()}
         save_file(state, "fast_net.safetensors")
         torch.save(
@@ -211,7 +212,7 @@ def psnr(found: dict) -> float:
 def test_weights_come_as_they_are(own: Path) -> None:
     """The same values from both files, stored; a history of one row; the trained network's own scores."""
     first, second = (
-        weights.load(Path(f"results/own/networks/{name}/weights.safetensors"), load().digest_of(name))
+        weights.load(Path(f"results/own/networks/{name}/weights.safetensors"), origin(load(), name))
         for name in ("plain", "pth")
     )
     given = torch.load("fast_net.pth", weights_only=True)["params_ema"]

@@ -9,10 +9,11 @@ import torch
 from test_figures import texts
 from test_tables import cells, read, settings, write
 
+from odm.card import origin
 from odm.errors import OdmError
 from odm.images.metrics import psnr
 from odm.inference import upscale
-from odm.methods.build import METHODS
+from odm.methods.build import method_class
 from odm.methods.odm.settings import Odm, Offsets
 from odm.methods.plain.settings import Plain
 from odm.methods.settings import MethodSettings
@@ -162,7 +163,7 @@ def test_offsets_win_back_what_it_costs_before_training(name: str, kind: Any, st
         expected = network(x)
         layers = measured(network, network.placement("body").layers, [x], percentile=99)
         run = Run(network="n", method="m", weight_bits=32, activation_bits=bits)
-        method = METHODS[settings.kind](network, settings, run)  # type: ignore[arg-type]
+        method = method_class(settings.kind)(network, settings, run)  # type: ignore[arg-type]
         method.prepare(layers, [x])
         return (method.network(x) - expected).square().mean().sqrt().item()
 
@@ -204,7 +205,7 @@ def with_dial(**changes: Any) -> Settings:
 
 def test_a_digest_of_its_own() -> None:
     made = with_dial()
-    digests = {name: made.digest_of(name) for name in (*made.floats, *made.runs)}
+    digests = {name: origin(made, name) for name in (*made.floats, *made.runs)}
     assert len(set(digests.values())) == len(digests)
     for changed in (
         with_dial(dials={"half": {"network": "tiny", "strength": 1.25}, "full": {"network": "tiny", "strength": 3.0}}),
@@ -212,7 +213,7 @@ def test_a_digest_of_its_own() -> None:
         with_dial(pretraining=made.pretraining.model_dump() | {"steps": 7}),
     ):
         for name in ("half", "half_plain_1"):
-            assert changed.digest_of(name) != digests[name]
+            assert origin(changed, name) != digests[name]
     assert with_dial(dials=made.model_dump()["dials"]).digest_of("half") == digests["half"]
 
 
@@ -238,7 +239,7 @@ def test_the_step_writes_the_same_bytes_and_refuses_other_weights(
     made = with_dial()
     base = made.results / "networks" / "tiny" / "weights.safetensors"
     network = build(made.networks["tiny"])
-    weights.save(base, network, made.digest_of("tiny"))
+    weights.save(base, network, origin(made, "tiny"))
     path = made.results / "networks" / "half" / "weights.safetensors"
 
     def written() -> bytes:
@@ -247,7 +248,7 @@ def test_the_step_writes_the_same_bytes_and_refuses_other_weights(
 
     assert written() == written()
     turn(network, made.dials["half"])
-    state = weights.load(path, made.digest_of("half"))
+    state = weights.load(path, origin(made, "half"))
     assert all(torch.equal(value, state[key]) for key, value in network.state_dict().items())
     weights.save(base, network, "other")
     with pytest.raises(OdmError, match="trained under other settings"):

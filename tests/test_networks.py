@@ -4,15 +4,17 @@ import pytest
 import torch
 from torch import nn
 
+from odm import kinds
 from odm.errors import OdmError
 from odm.methods.build import build as build_method
 from odm.methods.plain.settings import Plain
-from odm.networks.build import BACKBONES, build
+from odm.networks.backbone import reflected
+from odm.networks.build import build
 from odm.networks.cost import cost
 from odm.networks.edsr.settings import Edsr
 from odm.networks.rdn.settings import Rdn
 from odm.networks.srresnet.settings import Srresnet
-from odm.networks.swinir.network import Layer, reflected, windows
+from odm.networks.swinir.network import Layer, windows
 from odm.networks.swinir.settings import Swinir
 from odm.settings.training import Run
 
@@ -185,7 +187,7 @@ def test_how_many_are_quantized(name, coverage, layers, weights_only, sites):
 
 
 def test_settings_are_what_networks_take():
-    assert {settings.backbone for settings in PAPER.values()} | {"custom"} == BACKBONES.keys()
+    assert {settings.backbone for settings in PAPER.values()} | {"custom"} == set(kinds.names("networks"))
 
 
 @every_backbone

@@ -6,11 +6,12 @@ import torch
 from pydantic import ValidationError
 from trial import NETWORK, QAT, killed_and_resumed, quantized, state, trained
 
-from odm.methods.build import METHODS
+from odm.methods.build import method_class
+from odm.methods.odm_eccv.quantizer import CorrectedWeightQuantizer
 from odm.methods.odm_eccv.settings import CosineCooperation, OdmEccv
 from odm.networks.build import build
 from odm.networks.cost import cost
-from odm.quantization.quantizer import CorrectedWeightQuantizer, WeightQuantizer
+from odm.quantization.quantizer import WeightQuantizer
 from odm.settings.training import Run
 
 BITS = [2, 3, 4, 8]
@@ -326,7 +327,7 @@ def test_killed_and_resumed_equals_undisturbed(float_state, layers, batches, tmp
 def test_a_stored_state_gives_the_same_pixels(float_state, layers, batches, tmp_path):
     method = quantized(ECCV, float_state, layers, batches)
     trained(method, batches, tmp_path / "last")
-    again = METHODS["odm_eccv"](build(NETWORK), ECCV, method.run)
+    again = method_class("odm_eccv")(build(NETWORK), ECCV, method.run)
     again.restore(state(method))
     low = batches(0)[0]
     assert torch.equal(again.network(low), method.network(low))
@@ -392,7 +393,7 @@ def test_a_gamma_never_closes_its_range(float_state, layers, batches):
 def test_a_float_activation_has_no_mismatch(float_state, layers, batches):
     network = build(NETWORK)
     run = Run(network="n", method="m", weight_bits=2, activation_bits=32)
-    method = METHODS["odm_eccv"](network, ECCV, run)
+    method = method_class("odm_eccv")(network, ECCV, run)
     method.prepare(layers, [batches(0)[0]])
     method.watch()
     low, high = batches(0)

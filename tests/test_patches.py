@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from odm.errors import OdmError
-from odm.images.prepared import Prepared, write
+from odm.images.prepare import write
+from odm.images.prepared import Prepared
 from odm.training.patches import Patches
 
 

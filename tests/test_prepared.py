@@ -9,7 +9,8 @@ from safetensors import safe_open
 
 from odm.errors import OdmError
 from odm.images.imresize import imresize
-from odm.images.prepared import Prepared, write
+from odm.images.prepare import write
+from odm.images.prepared import Prepared
 from odm.settings.reading import load
 from odm.settings.suite import Settings
 from odm.steps import data

@@ -6,7 +6,7 @@ from test_networks import SMALL, at, every_backbone
 from torch import nn
 from torch.nn import functional
 
-from odm.methods.build import METHODS
+from odm.methods.build import method_class
 from odm.methods.odm.settings import Odm, Offsets
 from odm.methods.plain.settings import Plain
 from odm.networks import weights
@@ -31,7 +31,7 @@ def batches(step):
 def prepared(name, settings, network=None):
     network = network or at(SMALL[name])
     lows = [batches(100 + step)[0] for step in range(2)]
-    method = METHODS[settings.kind](network, settings, RUN)
+    method = method_class(settings.kind)(network, settings, RUN)
     method.prepare(measured(network, network.placement("body").layers, lows, percentile=99), lows)
     method.watch()
     return method
@@ -63,7 +63,7 @@ def test_a_stored_network_gives_the_same_pixels(name, settings, tmp_path):
     history = trained(method, tmp_path / "last")
     assert all(torch.tensor(list(row.values())).isfinite().all() for row in history)
     weights.save(tmp_path / "weights", method.network, "digest")
-    again = METHODS[settings.kind](at(SMALL[name]), settings, RUN)
+    again = method_class(settings.kind)(at(SMALL[name]), settings, RUN)
     again.restore(weights.load(tmp_path / "weights", "digest"))
     low = batches(0)[0][:, :, :7, :5]
     assert torch.equal(again.network.eval()(low), method.network.eval()(low))

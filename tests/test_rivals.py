@@ -10,7 +10,7 @@ from test_networks import SMALL
 from trial import NETWORK, QAT, equal, killed_and_resumed, state, trained
 
 from odm.errors import OdmError
-from odm.methods.build import METHODS
+from odm.methods.build import method_class
 from odm.methods.daq.quantizer import DistributionRange
 from odm.methods.daq.settings import Daq
 from odm.methods.ddtb.settings import Ddtb
@@ -98,7 +98,7 @@ def test_a_stored_state_gives_the_same_pixels(settings, float_state, batches, tm
     method = quantized(settings, float_state, batches)
     trained(method, batches, tmp_path / "last")
     network = build(NETWORK).to(memory_format=torch.channels_last)
-    again = METHODS[settings.kind](network, settings, method.run)
+    again = method_class(settings.kind)(network, settings, method.run)
     again.restore(state(method))
     assert equal(state(again), state(method))
     assert torch.equal(pixels(again.network, photograph), pixels(method.network, photograph))
@@ -193,7 +193,7 @@ def test_ddtb_first_bounds(initial, bits, constant, float_state, batches):
 def at_full_size(settings, network_settings, bits=2):
     network = build(network_settings)
     run = Run(network="n", method="m", weight_bits=bits, activation_bits=bits)
-    method = METHODS[settings.kind](network, settings, run)
+    method = method_class(settings.kind)(network, settings, run)
     low = torch.rand(1, 3, 12, 12) * 255
     method.prepare(defaultdict(dict), [low])
     return method
@@ -246,7 +246,7 @@ def test_every_backbone_learns(settings, name):
     coverage = settings.coverage if settings.coverage in SMALL[name].coverages else "blocks"
     network = build(SMALL[name]).eval()
     run = Run(network="n", method="m", weight_bits=2, activation_bits=2)
-    method = METHODS[settings.kind](network, settings.model_copy(update={"coverage": coverage}), run)
+    method = method_class(settings.kind)(network, settings.model_copy(update={"coverage": coverage}), run)
     low = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(1)) * 255
     method.prepare(defaultdict(dict), [low])
     network.train()
@@ -257,7 +257,7 @@ def test_every_backbone_learns(settings, name):
         found = {name: each.grad for name, each in network.named_parameters()}
         reached = [each for each in found.values() if each is not None]
         assert len(reached) > len(found) / 2 and all(each.isfinite().all() for each in reached)
-    again = METHODS[settings.kind](build(SMALL[name]), method.settings, run)
+    again = method_class(settings.kind)(build(SMALL[name]), method.settings, run)
     again.restore(state(method))
     assert torch.equal(pixels(again.network, low), pixels(network, low))
 

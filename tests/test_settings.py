@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from odm import cli
-from odm import settings as settings_module
 from odm.errors import OdmError
+from odm.settings.__main__ import SCHEMA, schema
 from odm.settings.reading import load
 
 ROOT = Path(__file__).parents[1]
@@ -272,15 +272,13 @@ def test_a_folder_in_their_place(tmp_path: Path) -> None:
 
 
 def test_schema_is_up_to_date() -> None:
-    stored = (ROOT / settings_module.SCHEMA).read_text()
-    assert stored == settings_module.schema(), (
-        f"{settings_module.SCHEMA} is not what odm/settings.py says; regenerate it: python -m odm.settings"
-    )
+    stored = (ROOT / SCHEMA).read_text()
+    assert stored == schema(), f"{SCHEMA} is not what the settings classes say; write it anew: python -m odm.settings"
 
 
 def test_schema_is_regenerated_by_the_command(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-m", "odm.settings"], cwd=tmp_path, check=True)
-    assert (tmp_path / settings_module.SCHEMA).read_text() == settings_module.schema()
+    assert (tmp_path / SCHEMA).read_text() == schema()
 
 
 @pytest.mark.parametrize("suite", SUITES)
@@ -290,14 +288,14 @@ def test_suites_load_and_name_the_schema(suite: str) -> None:
     first = path.read_text().splitlines()[0]
     named = re.fullmatch(r"# yaml-language-server: \$schema=(\S+)", first)
     assert named, first
-    assert (path.parent / named[1]).resolve() == (ROOT / settings_module.SCHEMA).resolve()
+    assert (path.parent / named[1]).resolve() == (ROOT / SCHEMA).resolve()
 
 
 def test_a_suite_is_in_force() -> None:
     text = (ROOT / "params.yaml").read_text()
     suite = load(ROOT / "params.yaml").suite
     first, rest = text.split("\n", 1)
-    assert first == f"# yaml-language-server: $schema={settings_module.SCHEMA}"
+    assert first == f"# yaml-language-server: $schema={SCHEMA}"
     assert rest == (ROOT / "suites" / f"{suite}.yaml").read_text().split("\n", 1)[1], (
         f"params.yaml is not suites/{suite}.yaml; put it in force: odm suite {suite}"
     )

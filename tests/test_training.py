@@ -4,7 +4,7 @@ import pytest
 import torch
 from trial import NETWORK, ODM, PLAIN, QAT, equal, killed_and_resumed, quantized, state, trained
 
-from odm.methods.build import METHODS
+from odm.methods.build import method_class
 from odm.methods.odm.settings import Offsets
 from odm.networks.build import build
 from odm.quantization.layer import quantized_layers
@@ -45,7 +45,7 @@ def test_a_checkpoint_of_other_settings_is_not_used(float_state, layers, batches
 def test_a_stored_state_gives_the_same_pixels(settings, float_state, layers, batches, tmp_path):
     method = quantized(settings, float_state, layers, batches)
     trained(method, batches, tmp_path / "last")
-    again = METHODS[settings.kind](build(NETWORK), settings, method.run)
+    again = method_class(settings.kind)(build(NETWORK), settings, method.run)
     again.restore(state(method))
     low = batches(0)[0]
     torch.testing.assert_close(again.network(low), method.network(low))

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from odm.methods.build import METHODS
+from odm.methods.build import method_class
 from odm.methods.method import Method
 from odm.methods.odm.settings import Odm, Offsets
 from odm.methods.plain.settings import Plain
@@ -39,7 +39,7 @@ def quantized(
     network = build(NETWORK).to(memory_format=torch.channels_last)
     network.load_state_dict(float_state)
     run = Run(**{"network": "n", "method": "m", "weight_bits": bits, "activation_bits": bits} | widths)
-    method = METHODS[settings.kind](network, settings, run)
+    method = method_class(settings.kind)(network, settings, run)
     method.prepare(layers, [batches(2000 + step)[0] for step in range(QAT.calibration_batches)])
     method.watch()
     return method

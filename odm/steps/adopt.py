@@ -1,53 +1,88 @@
 """Bring Snakemake and DVC in step: each remembers what it ran itself, and knows nothing of the other's work."""
 
-import json
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 
+import typer
+
+from odm import card, engines
+from odm.card import Job
+from odm.engines import BEFORE, CARD, Plan
 from odm.errors import OdmError
 from odm.settings.suite import Settings
 
 
-def run(settings: Settings) -> None:
-    """Tell the tool that has not run what the other has made; refuse when the work of both is stale.
+def run(settings: Settings, keep: bool = False, yes: bool = False) -> None:
+    """Tell the engine that has not run what the other has made; refuse when the work of both is stale.
 
     The half-measures are traps. DVC told to commit while Snakemake is stale locks stale results as up to date, and
-    Snakemake given files without the record of their settings stays silent about the settings that change later.
+    Snakemake given files without the record of their cards stays silent about what changes later.
+
+    Args:
+        keep: take what is there although the code has changed since: the user vouches that it changes no number.
+        yes: do not ask.
     """
     with ThreadPoolExecutor() as pool:
-        answers = pool.map(lambda question: question(), [_snakemake_is_content, _dvc_is_content])
-    snakemake, dvc = answers
-    if snakemake and dvc:
+        asked = pool.submit(engines.snakemake)
+        dvc = engines.dvc(settings)
+        snakemake = asked.result()
+    if keep and not (snakemake.content and dvc.content):
+        _keep(settings, snakemake, dvc, yes)
+    elif snakemake.content and dvc.content:
         print(f"{settings.results}: Snakemake and DVC are in step already")
-    elif snakemake:
-        # Relinking would give large files new times, and Snakemake work.
-        _asked("dvc", "commit", "--force", "--no-relink", "--quiet")
+    elif snakemake.content:
+        _tell_dvc(settings)
         print(f"{settings.results}: DVC has taken over what Snakemake made")
-    elif dvc:
-        _asked("snakemake", "--touch", "--forceall", "--cores", "1", "--quiet", "all", "--", "all")
+    elif dvc.content:
+        _tell_snakemake()
         print(f"{settings.results}: Snakemake has taken over what DVC made")
     else:
         raise OdmError(
-            f"{settings.results}: neither Snakemake nor DVC is up to date; "
-            "run `snakemake --cores 8 all` or `dvc repro`, then `odm adopt`"
+            f"{settings.results}: neither Snakemake nor DVC is up to date; run `snakemake --cores 8 all` or "
+            "`dvc repro`, then `odm adopt`; or `odm adopt --keep` after an edit of code that changes no number"
         )
+    for job in card.jobs(settings):
+        card.record(settings, *job, card.card(settings, *job))
 
 
-def _snakemake_is_content() -> bool:
-    """Nothing to do, and not merely by the files' times: a record of settings and inputs is there for each job."""
-    answer = _asked("snakemake", "--dry-run", "--quiet", "rules", "host", "--", "all")
-    return "Nothing to be done" in answer and "missing provenance" not in answer and "outdated provenance" not in answer
+def _keep(settings: Settings, snakemake: Plan, dvc: Plan, yes: bool) -> None:
+    """Both take what is there, if one of them has nothing against it but the code."""
+    changed = _changed_code(settings)
+    if not any(plan.knows and set(plan.due.values()) <= {CARD, BEFORE} for plan in (snakemake, dvc)):
+        others = [(job, cause) for job, cause in (snakemake.due | dvc.due).items() if cause not in (CARD, BEFORE)]
+        why = f"{engines.named([others[0][0]])}: {others[0][1]}" if others else "Snakemake has no record of its jobs"
+        raise OdmError(f"{settings.results}: more than code has changed ({why}); run what is due")
+    for files, jobs in changed.items():
+        print(f"{files}: {engines.named(jobs)}")
+    count = sum(len(jobs) for jobs in changed.values())
+    if not (yes or typer.confirm(f"{settings.results}: keep the results of {count} jobs, as they are?")):
+        raise OdmError("nothing was kept")
+    _tell_snakemake()
+    _tell_dvc(settings)
+    print(f"{settings.results}: both engines have taken what is there")
 
 
-def _dvc_is_content() -> bool:
-    return not json.loads(_asked("dvc", "status", "--json"))
+def _changed_code(settings: Settings) -> dict[str, list[Job]]:
+    """The jobs whose code has changed since they were done, by the files. OdmError if the settings of one have."""
+    found: dict[str, list[Job]] = {}
+    for job in card.jobs(settings):
+        before = card.recorded(settings, *job)
+        if before is None:
+            raise OdmError(f"{settings.results}: '{' '.join(job).strip()}' was not made here; run what is due")
+        values, files = card.card(settings, *job).changes(before)
+        if values:
+            raise OdmError(
+                f"{settings.results}: '{' '.join(job).strip()}' has other settings ({values[0]}); run what is due"
+            )
+        if files:
+            found.setdefault(", ".join(files), []).append(job)
+    return found
 
 
-def _asked(tool: str, *arguments: str) -> str:
-    """All that the tool says; OdmError with its last line if it fails."""
-    done = subprocess.run([sys.executable, "-m", tool, *arguments], capture_output=True, text=True)
-    if done.returncode:
-        said = [line.strip() for line in (done.stdout + "\n" + done.stderr).splitlines() if line.strip()]
-        raise OdmError(f"{tool} {arguments[0]}: failed: {said[-1] if said else f'exit code {done.returncode}'}")
-    return done.stdout + done.stderr
+def _tell_snakemake() -> None:
+    engines.asked("snakemake", "--touch", "--forceall", "--cores", "1", "--quiet", "all", "--", "all")
+
+
+def _tell_dvc(settings: Settings) -> None:
+    card.write(settings)
+    # Relinking would give large files new times, and Snakemake work.
+    engines.asked("dvc", "commit", "--force", "--no-relink", "--quiet")

@@ -2,10 +2,12 @@
 
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import torch
 from torch import nn
 
+from odm import card, engines
 from odm.errors import OdmError
 from odm.images.catalogue import CATALOGUE, Packaged
 from odm.methods.build import method_class
@@ -36,8 +38,7 @@ def run(settings: Settings) -> None:
     for split in ("train", "test"):
         names = getattr(settings.images, split)
         print(f"{split} images: {', '.join(f'{name} ({_count(name, settings)})' for name in names)}")
-    # data twice; pretrain or dial, mismatch and evaluate a network; train and evaluate a run; tables and figures
-    jobs = 2 + 3 * len(settings.floats) + 2 * len(settings.runs) + 2
+    jobs = len(list(card.jobs(settings)))
     dials = f"{len(settings.dials)} dials to turn, " if settings.dials else ""
     print(f"{jobs} jobs: {len(settings.networks)} networks to pretrain, {dials}{len(settings.runs)} runs to train")
 
@@ -66,12 +67,13 @@ def run(settings: Settings) -> None:
         steps_of_it = method_class(settings.methods[run_settings.method].kind).STEP_COST * settings.qat.steps
         work[name], seconds[name] = (each * steps_of_it for each in step[settings.base_of(run_settings.network)]["qat"])
     print(f"  {len(settings.runs)} runs of {settings.qat.steps} steps each")
+    _due(settings)
 
     print(_disk(settings, parameters))
     total = sum(seconds.values())
     if missing or total > LONGEST_ON_A_CPU * 3600:
-        for card, speed in CARDS.items():
-            print(f"about {duration(sum(work.values()) / (speed * 1e9))} on one {card}: computed, never timed on one")
+        for gpu, speed in CARDS.items():
+            print(f"about {duration(sum(work.values()) / (speed * 1e9))} on one {gpu}: computed, never timed on one")
     where = (
         torch.cuda.get_device_name(device)
         if device.type == "cuda"
@@ -83,6 +85,25 @@ def run(settings: Settings) -> None:
     if device.type == "cpu":
         for name, each in seconds.items():
             refuse(settings, name, each)
+
+
+def _due(settings: Settings) -> None:
+    """What each engine would run, and why."""
+    for engine, there, plan in (
+        ("Snakemake", Path("Snakefile"), engines.snakemake),
+        ("DVC", Path("dvc.yaml"), lambda: engines.dvc(settings)),
+    ):
+        if not there.exists():
+            print(f"{engine}: no {there} here")
+            continue
+        try:
+            found = plan()
+        except OdmError as error:
+            print(f"{engine}: cannot say what is due ({error})")
+            continue
+        print(f"{engine}: {len(found.due)} of {len(list(card.jobs(settings)))} jobs due")
+        for reason, jobs in engines.reasons(settings, found).items():
+            print(f"  {engines.named(jobs)}: {reason}")
 
 
 def _disk(settings: Settings, parameters: Mapping[str, int]) -> str:
