@@ -40,16 +40,15 @@ class Card:
         """As it stands in a file."""
         return json.dumps(asdict(self), indent=1, sort_keys=True) + "\n"
 
-    def changes(self, before: Mapping[str, Any]) -> tuple[list[str], list[str]]:
-        """Settings and source files in which it differs from a card as it stands in a file."""
-        old, new = _flat(before["settings"]), _flat(self.settings)
+    def changes(self, before: "Card") -> tuple[list[str], list[str]]:
+        """Settings, in words, and source files in which it differs from an earlier one."""
+        old, new = ({key: json.dumps(value) for key, value in _flat(each.settings)} for each in (before, self))
         settings = [
-            f"{key} {json.dumps(old[key]) if key in old else 'not there'} -> "
-            f"{json.dumps(new[key]) if key in new else 'not there'}"
+            f"{key} {old.get(key, 'not there')} -> {new.get(key, 'not there')}"
             for key in sorted(old.keys() | new.keys())
-            if old.get(key) != new.get(key) or (key in old) != (key in new)
+            if old.get(key) != new.get(key)
         ]
-        return settings, sorted(path for path, _ in before["code"].items() ^ self.code.items())
+        return settings, sorted({path for path, _ in before.code.items() ^ self.code.items()})
 
 
 def digest(*parts: Any) -> str:
@@ -109,10 +108,14 @@ def _values(settings: Settings, step: str, name: str) -> dict[str, Any]:
     if step == "data":
         return _images(settings.images, name)
     if step in ("tables", "figures"):
-        shown = {"suite", "networks", "dials", "qat", "methods", "runs"}
-        more = {"pretraining"} if step == "tables" else {"device", "threads"}
-        sets = settings.images.model_dump(include={"test"} if step == "figures" else {"train", "test"})
-        return settings.model_dump(mode="json", include=shown | more) | {"images": sets}
+        shown = {"suite", "networks", "dials", "methods", "runs"} | (
+            {"device", "threads"} if step == "figures" else set()
+        )
+        values = settings.model_dump(mode="json", include=shown) | {"test": settings.images.test}
+        if step == "tables":
+            trained = {key: _training(getattr(settings, key)) for key in ("pretraining", "qat")}
+            values |= trained | {"train": settings.images.train}
+        return values
 
     run = settings.runs.get(name)
     network = _dump(settings.network_of(run.network if run else name))
@@ -161,15 +164,13 @@ def _images(images: Images, split: str) -> dict[str, Any]:
     return {"sets": sets, "scales": sorted(set(images.scales))}
 
 
-def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Values by dotted key."""
-    if not isinstance(values, dict):
-        return {prefix: values}
-    return {
-        key: each
-        for part, value in values.items()
-        for key, each in _flat(value, f"{prefix}.{part}" if prefix else part).items()
-    }
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
 
 
 def file(settings: Settings, step: str, name: str = "") -> Path:
@@ -192,10 +193,10 @@ def record(settings: Settings, step: str, name: str, made: Card) -> None:
     write_text(_record(settings, step, name), made.text())
 
 
-def recorded(settings: Settings, step: str, name: str) -> dict[str, Any] | None:
-    """Under which card a job was last done on this machine; None if it was not."""
+def recorded(settings: Settings, step: str, name: str) -> Card | None:
+    """The card that a job was last done under on this machine; None if it was not."""
     path = _record(settings, step, name)
-    return read_json(path) if path.exists() else None
+    return Card(**read_json(path)) if path.exists() else None
 
 
 def _record(settings: Settings, step: str, name: str) -> Path:

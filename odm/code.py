@@ -12,6 +12,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from odm.errors import OdmError
+
 ROOT = Path(__file__).parent
 
 REGISTRIES = ("odm.methods.build", "odm.networks.build")
@@ -63,7 +65,12 @@ def _data(file: Path) -> list[Path]:
 @cache
 def _read(name: str, file: Path) -> tuple[str, frozenset[str]]:
     """Digest of a module, '' if there is nothing in it, and the modules of the package that it imports."""
-    tree = _Bare().visit(ast.parse(file.read_bytes(), file))
+    if file.stem == "__init__" and not file.is_file():
+        return "", frozenset()
+    try:
+        tree = _Bare().visit(ast.parse(file.read_bytes(), file))
+    except SyntaxError as error:
+        raise OdmError(f"{file.relative_to(ROOT.parent)}, line {error.lineno}: {error.msg}") from None
     return _digest(repr(_plain(tree)).encode()) if tree.body else "", frozenset(_imports(name, file, tree))
 
 

@@ -4,7 +4,7 @@ import hashlib
 import re
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from odm import card
@@ -97,25 +97,24 @@ def _of_dvc(status: Iterable[object], its_card: str) -> Iterator[str]:
 def reasons(settings: Settings, plan: Plan) -> dict[str, list[Job]]:
     """The due jobs by why: where a job was done under another card, by what differs in it."""
     found: dict[str, list[Job]] = {}
-    for job, cause in plan.due.items():
-        before = card.recorded(settings, *job)
-        changes = (
-            [] if before is None else [each for part in card.card(settings, *job).changes(before) for each in part]
-        )
-        found.setdefault(", ".join(changes) or cause, []).append(job)
+    for job in card.jobs(settings):
+        if job in plan.due:
+            before = card.recorded(settings, *job)
+            values, files = card.card(settings, *job).changes(before) if before else ([], [])
+            found.setdefault(_some([*values, *files]) or plan.due[job], []).append(job)
     return found
 
 
-def named(jobs: Iterable[Job], most: int = 4) -> str:
+def named(jobs: Iterable[Job]) -> str:
     """Jobs in words: `train a, b and 3 more; tables`."""
     by_step: dict[str, list[str]] = {}
     for step, name in jobs:
         by_step.setdefault(step, []).append(name)
-    said = []
-    for step, names in by_step.items():
-        more = f" and {len(names) - most} more" if len(names) > most else ""
-        said.append(f"{step} {', '.join(names[:most])}{more}".strip())
-    return "; ".join(said)
+    return "; ".join(f"{step} {_some(names)}".strip() for step, names in by_step.items())
+
+
+def _some(words: Sequence[str], most: int = 4) -> str:
+    return ", ".join(words[:most]) + (f" and {len(words) - most} more" if len(words) > most else "")
 
 
 def asked(tool: str, *arguments: str) -> str:

@@ -36,14 +36,17 @@ def settings(room: str, base: type[Any]) -> Any:
 
 def implementation(module: str, base: type[Class]) -> type[Class]:
     """The one class of a module that extends `base`. OdmError if there is none, or more than one."""
+    file = f"{module.replace('.', '/')}.py"
+    try:
+        contents = vars(importlib.import_module(module))
+    except SyntaxError as error:
+        raise OdmError(f"{error.filename}, line {error.lineno}: {error.msg}") from None
     classes = [
         each
-        for each in vars(importlib.import_module(module)).values()
+        for each in contents.values()
         if isinstance(each, type) and issubclass(each, base) and each.__module__ == module
     ]
     if len(classes) != 1:
         names = ", ".join(each.__name__ for each in classes) or "none"
-        raise OdmError(
-            f"{module.replace('.', '/')}.py: should hold one class that extends {base.__name__}; has {names}"
-        )
+        raise OdmError(f"{file}: should hold one class that extends {base.__name__}; has {names}")
     return classes[0]

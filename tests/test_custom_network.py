@@ -17,7 +17,7 @@ from test_errors import one_line
 from test_front_ends import ROOT, differences, dvc_graph, project, snakemake_graph  # noqa: F401
 from torch import Tensor
 
-from odm import inference
+from odm import card, inference
 from odm.card import origin
 from odm.errors import OdmError
 from odm.networks import weights
@@ -483,4 +483,4 @@ def test_both_tools_have_its_graph(project: Path, own: Path, monkeypatch: pytest
     monkeypatch.chdir(project)
     graph = snakemake_graph(project)
     assert not differences(graph, dvc_graph(project))
-    assert "networks.plain" in graph["odm pretrain plain"].settings
+    assert card.card(load(), "pretrain", "plain").settings["network"]["digest"] == load().networks["plain"].digest

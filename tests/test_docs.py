@@ -127,7 +127,7 @@ def test_the_checks_would_notice() -> None:
     assert not at("methods.*.cooperation.rules")
     assert not at("pretraining.range_rate")
     assert not any(admits(node, "often") for node in at("methods.*.cooperation.rule"))
-    assert "Plain.backward" not in symbols(ROOT / "odm" / "methods" / "odm.py")
+    assert "Plain.backward" not in symbols(ROOT / "odm" / "methods" / "odm" / "method.py")
 
 
 def test_each_setting_of_a_method_is_documented() -> None:

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from test_tables import IMAGES, LAYERS, PSNR, settings, write
 
 from odm.errors import OdmError
-from odm.images import prepared
+from odm.images import prepare, prepared
 from odm.images.imresize import imresize
 from odm.reporting import agreement, crops, mismatch, results, tradeoff
 from odm.reporting.style import save, styled
@@ -67,7 +67,7 @@ def put_together(made: Settings) -> None:
     for name, run in made.runs.items():
         write_history(made, name, regularized=run.method == "odm")
     write_mismatch(made, "tiny")
-    prepared.write(made.results / "data" / "test.safetensors", {"photos": photographs().items()}, [2])
+    prepare.write(made.results / "data" / "test.safetensors", {"photos": photographs().items()}, [2])
 
 
 @pytest.fixture
@@ -227,7 +227,7 @@ def test_crops_pass_over_grey_images(made: Settings) -> None:
     images = photographs()
     images[IMAGES[0]] = images[IMAGES[0]][..., 0]
     path = made.results / "data" / "test.safetensors"
-    prepared.write(path, {"photos": images.items()}, [2])
+    prepare.write(path, {"photos": images.items()}, [2])
     assert crops.gains(results.read(made), "tiny", prepared.Prepared(path)) == [1, 2]
 
 

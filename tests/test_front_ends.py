@@ -1,6 +1,7 @@
 """Snakemake and DVC are given one graph, in rules that keep to the style of either."""
 
-import ast
+import json
+import re
 import shutil
 import subprocess
 import sys
@@ -11,9 +12,12 @@ from typing import NamedTuple
 import pytest
 import yaml
 
+from odm import card
+from odm.card import Card
+from odm.settings.reading import load
+from odm.steps import cards
+
 ROOT = Path(__file__).parents[1]
-# What gathers images, before `odm data` writes them to one file.
-GATHERING = ["archive", "catalogue", "download", "imresize", "reading", "transfer"]
 SUITES = sorted(path.stem for path in (ROOT / "suites").glob("*.yaml"))
 
 
@@ -21,9 +25,9 @@ class Job(NamedTuple):
     """What a job is to either tool; all paths relative to the project."""
 
     inputs: frozenset[str]
-    sources: frozenset[str]
     outputs: frozenset[str]
-    settings: frozenset[str]
+    card: frozenset[str]
+    """Its digest."""
 
 
 Graph = dict[str, Job]  # by command
@@ -60,37 +64,33 @@ def snakemake_graph(project: Path) -> Graph:
         return {
             job.shellcmd.split(" > ")[0]: Job(
                 frozenset(map(str, job.input)),
-                frozenset(job.params.sources),
                 frozenset(map(str, job.output)),
-                frozenset(job.params.settings),
+                frozenset([job.params.card]),
             )
             for job in jobs
         }
 
 
 def dvc_graph(project: Path) -> Graph:
-    """Every stage; a folder of outputs that it depends on stands for those beneath."""
-    from dvc.dependency.param import ParamsDependency
+    """Every stage but that of the cards; a folder of outputs that one depends on stands for those beneath."""
     from dvc.repo import Repo
 
     with Repo(str(project)) as repo:
-        stages = list(repo.index.stages)
+        stages = [stage for stage in repo.index.stages if stage.cmd != "odm cards"]
     made = {out.def_path for stage in stages for out in stage.outs}
-
+    cards.run(load(project / "params.yaml"))
     graph = {}
     for stage in stages:
-        params = [dep for dep in stage.deps if isinstance(dep, ParamsDependency)]
-        paths = {dep.def_path for dep in stage.deps if not isinstance(dep, ParamsDependency)}
-        sources = {path for path in paths if path.startswith("odm/")}
+        paths = {dep.def_path for dep in stage.deps}
+        own = {path for path in paths if "/cards/" in path}
         graph[stage.cmd] = Job(
             frozenset(
                 file
-                for path in paths - sources
+                for path in paths - own
                 for file in {each for each in made if each.startswith(f"{path}/")} or {path}
             ),
-            frozenset(sources),
             frozenset(out.def_path for out in stage.outs),
-            frozenset(key for dep in params for key in dep.params),
+            frozenset(Card(**json.loads((project / path).read_text())).digest for path in own),
         )
     return graph
 
@@ -135,56 +135,23 @@ def test_a_suite_runs_each_of_its_networks_and_runs(suite: str, project: Path) -
 
 
 @pytest.mark.parametrize("suite", SUITES)
-def test_a_suite_spells_out_each_setting_that_dvc_tracks(suite: str, project: Path) -> None:
-    """DVC reads the file and knows no defaults: it stops at a key that is not there."""
-    put_in_force(project, suite)
-    content = yaml.safe_load((project / "params.yaml").read_text())
-
-    def is_there(key: str) -> bool:
-        here = content
-        for part in key.split("."):
-            if part not in here:
-                return False
-            here = here[part]
-        return True
-
-    tracked = {key for job in dvc_graph(project).values() for key in job.settings}
-    missing = sorted(key for key in tracked if not is_there(key))
-    assert not missing, f"suites/{suite}.yaml: write out {', '.join(missing)}"
+def test_a_suite_spells_out_each_setting_that_dvc_reads(suite: str) -> None:
+    """It reads the file and knows no defaults: it stops at a key that is not there."""
+    content = yaml.safe_load((ROOT / "suites" / f"{suite}.yaml").read_text())
+    named = set(re.findall(r"\$\{(\w+)\}", (ROOT / "dvc.yaml").read_text())) - {"key", "item"}
+    assert named == {"suite", "networks", "dials", "runs"}
+    assert not named - content.keys(), f"suites/{suite}.yaml: write out {', '.join(named - content.keys())}"
 
 
-def imported(module: Path, seen: set[Path]) -> set[Path]:
-    """A module of odm and all of odm that it imports, however far down."""
-    if module in seen:
-        return seen
-    seen.add(module)
-    for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            names = [str(node.module), *(f"{node.module}.{alias.name}" for alias in node.names)]
-        else:
-            continue
-        for name in names:
-            file = ROOT / f"{name.replace('.', '/')}.py"
-            if name.split(".")[0] == "odm" and file.is_file():
-                imported(file, seen)
-    return seen
-
-
-def test_an_edit_of_anything_a_step_imports_runs_it_again(project: Path) -> None:
-    # The wording of errors decides no result; what gathers images does so only through the file that `odm data` writes.
-    errors = {ROOT / "odm" / "errors.py"}
-    gathers = {ROOT / "odm" / "images" / f"{name}.py" for name in GATHERING}
-    missing = set()
-    for command, job in snakemake_graph(project).items():
-        step = command.split()[1]
-        for module in imported(ROOT / "odm" / "steps" / f"{step}.py", set()) - (
-            errors if step == "data" else errors | gathers
-        ):
-            if job.sources.isdisjoint(map(str, [relative := module.relative_to(ROOT), *relative.parents])):
-                missing.add(f"{step}: imports {relative}, which is not among its sources")
-    assert not missing, "\n".join(sorted(missing))
+def test_the_cards_are_those_of_all_jobs(project: Path) -> None:
+    settings = load()
+    cards.run(settings)
+    commands = {f"odm {step} {name}".strip() for step, name in card.jobs(settings)}
+    assert commands == snakemake_graph(project).keys()
+    stored = {path for path in (settings.results / "cards").rglob("*") if path.is_file()}
+    assert stored == {card.file(settings, *job) for job in card.jobs(settings)}
+    for path in stored:
+        assert len(path.read_bytes()) < 8192
 
 
 def run(*command: str) -> subprocess.CompletedProcess[str]:

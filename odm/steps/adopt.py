@@ -1,5 +1,6 @@
 """Bring Snakemake and DVC in step: each remembers what it ran itself, and knows nothing of the other's work."""
 
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import typer
@@ -25,8 +26,9 @@ def run(settings: Settings, keep: bool = False, yes: bool = False) -> None:
         asked = pool.submit(engines.snakemake)
         dvc = engines.dvc(settings)
         snakemake = asked.result()
-    if keep and not (snakemake.content and dvc.content):
-        _keep(settings, snakemake, dvc, yes)
+    changed = _changed_code(settings) if keep else {}
+    if changed:
+        _keep(settings, changed, (snakemake, dvc), yes)
     elif snakemake.content and dvc.content:
         print(f"{settings.results}: Snakemake and DVC are in step already")
     elif snakemake.content:
@@ -44,13 +46,25 @@ def run(settings: Settings, keep: bool = False, yes: bool = False) -> None:
         card.record(settings, *job, card.card(settings, *job))
 
 
-def _keep(settings: Settings, snakemake: Plan, dvc: Plan, yes: bool) -> None:
-    """Both take what is there, if one of them has nothing against it but the code."""
-    changed = _changed_code(settings)
-    if not any(plan.knows and set(plan.due.values()) <= {CARD, BEFORE} for plan in (snakemake, dvc)):
-        others = [(job, cause) for job, cause in (snakemake.due | dvc.due).items() if cause not in (CARD, BEFORE)]
-        why = f"{engines.named([others[0][0]])}: {others[0][1]}" if others else "Snakemake has no record of its jobs"
-        raise OdmError(f"{settings.results}: more than code has changed ({why}); run what is due")
+def _changed_code(settings: Settings) -> dict[str, list[Job]]:
+    """The jobs whose code has changed since they were done, by the files. OdmError if the settings of one have."""
+    found: dict[str, list[Job]] = {}
+    for job in card.jobs(settings):
+        before = card.recorded(settings, *job)
+        values, files = card.card(settings, *job).changes(before) if before else ([engines.NOT_MADE], [])
+        if values:
+            raise _more(settings, job, values[0])
+        if files:
+            found.setdefault(", ".join(files), []).append(job)
+    return found
+
+
+def _keep(settings: Settings, changed: Mapping[str, list[Job]], plans: Sequence[Plan], yes: bool) -> None:
+    """Both take what is there, if one of them has nothing against it but cards."""
+    if not any(plan.knows and set(plan.due.values()) <= {CARD, BEFORE} for plan in plans):
+        others = [each for plan in plans for each in plan.due.items() if each[1] not in (CARD, BEFORE)]
+        job, cause = others[0] if others else (("snakemake", ""), "has no record of what it made")
+        raise _more(settings, job, cause)
     for files, jobs in changed.items():
         print(f"{files}: {engines.named(jobs)}")
     count = sum(len(jobs) for jobs in changed.values())
@@ -61,21 +75,8 @@ def _keep(settings: Settings, snakemake: Plan, dvc: Plan, yes: bool) -> None:
     print(f"{settings.results}: both engines have taken what is there")
 
 
-def _changed_code(settings: Settings) -> dict[str, list[Job]]:
-    """The jobs whose code has changed since they were done, by the files. OdmError if the settings of one have."""
-    found: dict[str, list[Job]] = {}
-    for job in card.jobs(settings):
-        before = card.recorded(settings, *job)
-        if before is None:
-            raise OdmError(f"{settings.results}: '{' '.join(job).strip()}' was not made here; run what is due")
-        values, files = card.card(settings, *job).changes(before)
-        if values:
-            raise OdmError(
-                f"{settings.results}: '{' '.join(job).strip()}' has other settings ({values[0]}); run what is due"
-            )
-        if files:
-            found.setdefault(", ".join(files), []).append(job)
-    return found
+def _more(settings: Settings, job: Job, what: str) -> OdmError:
+    return OdmError(f"{settings.results}: more than code has changed ({engines.named([job])}: {what}); run what is due")
 
 
 def _tell_snakemake() -> None:

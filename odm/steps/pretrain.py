@@ -46,7 +46,7 @@ def run(settings: Settings, name: str) -> None:
         training,
         Objective(),
         checkpoints / "last.safetensors",
-        checkpoint.identity(card(settings, "pretrain", name), device, batches.digest),
+        checkpoint.identity(card(settings, "pretrain", name).digest, device, batches.digest),
     )
     weights.save(out / "weights.safetensors", network, origin(settings, name))
     history.write(out / "history.csv", rows)

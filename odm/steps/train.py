@@ -46,7 +46,7 @@ def run(settings: Settings, name: str) -> None:
         method,
         checkpoints / "last.safetensors",
         checkpoint.identity(
-            card(settings, "train", name),
+            card(settings, "train", name).digest,
             device,
             batches.digest,
             digest_of_file(float_network / "weights.safetensors"),

@@ -8,17 +8,20 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from odm.card import Card, digest
 from odm.errors import OdmError
 from odm.files import write_tensors
 
 Row = dict[str, float]
 
 
-def identity(made: Card, device: torch.device, *inputs: str) -> str:
-    """Digest of all that a training's steps depend on, its `inputs` given by theirs: a checkpoint is gone on with only
-    where it is the same. The torch is of it, as last bits are its own."""
-    return digest(made.digest, device.type, torch.__version__, inputs)
+def identity(card: str, device: torch.device, *inputs: str) -> str:
+    """All that a training's steps depend on: a checkpoint is gone on with only where it is the same.
+
+    Args:
+        card: digest of the job's card.
+        inputs: digests of the files that it reads.
+    """
+    return " ".join([card, device.type, torch.__version__, *inputs])  # last bits differ between versions of torch
 
 
 def save(

@@ -11,6 +11,7 @@ try:
     from odm.settings.reading import load
 
     SETTINGS = load()
+    CARDS = {job: card.card(SETTINGS, *job).digest for job in card.jobs(SETTINGS)}
 except OdmError as error:
     raise WorkflowError(str(error)) from None
 
@@ -43,7 +44,7 @@ wildcard_constraints:
 
 def card_of(step):
     """A params function: the digest of a job's card, which has all that its result depends on beside its inputs."""
-    return lambda wildcards: card.card(SETTINGS, step, next(iter(wildcards), "")).digest
+    return lambda wildcards: CARDS[step, next(iter(wildcards), "")]
 
 
 def base_weights(wildcards):
