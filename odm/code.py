@@ -6,7 +6,10 @@ type annotations alone.
 
 import ast
 import hashlib
+import json
+import os
 from collections.abc import Iterator
+from contextlib import suppress
 from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
@@ -18,7 +21,6 @@ ROOT = Path(__file__).parent
 
 REGISTRIES = ("odm.methods.build", "odm.networks.build")
 """They come to a kind's module by its name: whose job needs one names it, and the kind."""
-
 APART = (
     "odm",  # its version
     # Settings count by their values, which stand in the card, as does what is used of the catalogue.
@@ -43,13 +45,26 @@ def closure(modules: frozenset[str]) -> dict[str, str]:
         seen.add(name)
         if name not in modules and any(fnmatchcase(name, pattern) for pattern in APART):
             continue
-        file = _file(name)
-        digest, imports = _read(name, file)
-        for each in (file, *_data(file)):
-            found[each.relative_to(ROOT.parent).as_posix()] = digest if each is file else _digest(each.read_bytes())
+        digests, imports = _read(name)
+        found |= digests
         # A package runs before what is in it.
         left |= {*imports, name.rpartition(".")[0]} - seen
-    return {path: found[path] for path in sorted(found) if found[path]}
+    _MEMORY.keep()
+    return dict(sorted(found.items()))
+
+
+@cache
+def _read(name: str) -> tuple[dict[str, str], list[str]]:
+    """Digests of a module's source, if there is anything in it, and of its data; what it imports of the package."""
+    file = _file(name)
+    if file.stem == "__init__" and not file.is_file():
+        return {}, []
+    digest, *imports = _MEMORY.look(name, file)
+    found = {file: digest} if digest else {}
+    # Files of a module's name beside it are its data.
+    data = (each for each in file.parent.glob(f"{file.stem}.*") if each != file and each.suffix != ".pyc")
+    found |= {each: _digest(each.read_bytes()) for each in data}
+    return {path.relative_to(ROOT.parent).as_posix(): each for path, each in found.items()}, imports
 
 
 def _file(name: str) -> Path:
@@ -57,25 +72,53 @@ def _file(name: str) -> Path:
     return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
 
 
-def _data(file: Path) -> list[Path]:
-    """Files of a module's name beside it: its data."""
-    return [each for each in file.parent.glob(f"{file.stem}.*") if each != file and each.suffix != ".pyc"]
-
-
-@cache
-def _read(name: str, file: Path) -> tuple[str, frozenset[str]]:
-    """Digest of a module, '' if there is nothing in it, and the modules of the package that it imports."""
-    if file.stem == "__init__" and not file.is_file():
-        return "", frozenset()
-    try:
-        tree = _Bare().visit(ast.parse(file.read_bytes(), file))
-    except SyntaxError as error:
-        raise OdmError(f"{file.relative_to(ROOT.parent)}, line {error.lineno}: {error.msg}") from None
-    return _digest(repr(_plain(tree)).encode()) if tree.body else "", frozenset(_imports(name, file, tree))
-
-
 def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:12]
+
+
+class _Memory:
+    """What was read of a source, by its content: both engines ask at every start, and parsing is most of the answer."""
+
+    FILE = ROOT / "__pycache__" / "code.json"
+
+    def __init__(self) -> None:
+        self.rules = _digest(Path(__file__).read_bytes())
+        self.is_new = False
+        try:
+            stored = json.loads(self.FILE.read_bytes())
+            self.known: dict[str, list[str]] = stored["known"] if stored["rules"] == self.rules else {}
+        except (OSError, ValueError, KeyError, TypeError):
+            self.known = {}
+
+    def look(self, name: str, file: Path) -> list[str]:
+        """Digest of a module, '' if there is nothing in it, and the modules of the package that it imports."""
+        content = file.read_bytes()
+        seen = _digest(content)
+        if self.known.get(name, [""])[0] != seen:
+            self.known[name] = [seen, *_parsed(name, file, content)]
+            self.is_new = True
+        return self.known[name][1:]
+
+    def keep(self) -> None:
+        if self.is_new:
+            self.is_new = False
+            beside = self.FILE.with_suffix(f".{os.getpid()}")
+            with suppress(OSError):  # an installation that is not ours to write to
+                self.FILE.parent.mkdir(exist_ok=True)
+                beside.write_text(json.dumps({"rules": self.rules, "known": self.known}))
+                beside.replace(self.FILE)
+
+
+_MEMORY = _Memory()
+
+
+def _parsed(name: str, file: Path, content: bytes) -> list[str]:
+    try:
+        tree = _Bare().visit(ast.parse(content, file))
+    except SyntaxError as error:
+        raise OdmError(f"{file.relative_to(ROOT.parent)}, line {error.lineno}: {error.msg}") from None
+    digest = _digest(repr(_plain(tree)).encode()) if tree.body else ""
+    return [digest, *sorted(set(_imports(name, file, tree)))]
 
 
 def _imports(name: str, file: Path, tree: ast.Module) -> Iterator[str]:
