@@ -1,6 +1,6 @@
 """The quantizers' formulas in float64 NumPy, written apart from the package, and tensors that are hard on them.
 
-Sums, deviations and percentiles are those of a whole population; percentiles are of the nearest rank.
+Sums, deviations and percentiles are those of a whole population; percentiles are interpolated.
 """
 
 import math
@@ -40,9 +40,8 @@ def tensors() -> dict[str, Array]:
 
 def percentile(x: Array, share: float) -> tuple[float, float]:
     """The percentile's mirror and the percentile."""
-    ordered = np.sort(x, axis=None)
-    rank = max(1, round(share / 100 * ordered.size))
-    return ordered[ordered.size - rank], ordered[rank - 1]
+    lower, upper = np.percentile(x, [100 - share, share])
+    return lower, upper
 
 
 def uniform(x: Array, lower: float, upper: float, bits: int) -> Array:

@@ -54,11 +54,9 @@ def test_ranges_by_channel_equal_the_reference(bits):
     quantizer = ChannelRange(bits, percentile=95.0).double()
     seen = [torch.tensor(each) for each in (x, x + 0.25)]
     quantizer.start(torch.stack([quantizer.observe(each) for each in seen]))
-    rank = round(0.95 * x[:, 0].size)
     found = quantizer(torch.tensor(x))
     for channel in range(6):
-        ordered = np.sort(x[:, channel].ravel())
-        lower, upper = ordered[-rank] + 0.125, ordered[rank - 1] + 0.125
+        lower, upper = np.percentile(x[:, channel], [5, 95]) + 0.125
         upper = upper if upper > lower else lower + 1
         assert (quantizer.lower[channel].item(), quantizer.upper[channel].item()) == pytest.approx((lower, upper))
         bounds = quantizer.lower[channel].item(), quantizer.upper[channel].item()

@@ -19,7 +19,7 @@ def gradients(rule):
     reconstruction = sum((layers[name] * pair[0]).sum() for name, pair in (("a", A), ("b", B))) + 5 * alone.sum()
     regularizer = sum((layers[name] * pair[1]).sum() for name, pair in (("a", A), ("b", B)))
     theta = {name: [layer] for name, layer in layers.items()} | {"alone": [alone]}
-    pairs = cooperation.backward(reconstruction, regularizer, theta, rule)
+    pairs, _ = cooperation.backward(reconstruction, regularizer, theta, rule)
     assert alone.grad.item() == 5  # the regularizer does not reach it
     return layers["a"].grad, layers["b"].grad, pairs
 

@@ -16,6 +16,12 @@ class Cooperative(Plain):
         super().__init__(network, settings, run)
         self.cooperation = settings.cooperation
         self.gradients: cooperation.Pairs = {}
+        self.kept: cooperation.Gradients | None = None
+
+    def begin(self, step: int, fresh: bool = False) -> None:
+        super().begin(step, fresh)
+        if fresh or step % self.cooperation.every == 0:
+            self.kept = None
 
     def regularizer(self) -> Tensor | None:
         """The regularizer of the last forward pass, weighted; None where there is none."""
@@ -40,12 +46,12 @@ class Cooperative(Plain):
 
     def backward(self, loss: Tensor) -> None:
         """Reconstruction, joined by the regularizer's gradient as far as the two cooperate."""
-        regularizer = self.regularizer()
-        if regularizer is None:
+        regularizer = self.regularizer() if self.kept is None else None
+        if regularizer is None and self.kept is None:
             super().backward(loss)
             return
-        self.gradients = cooperation.backward(
-            loss, regularizer, self.theta(), self.cooperation, self.followers(), self.through_ranges()
+        self.gradients, self.kept = cooperation.backward(
+            loss, regularizer, self.theta(), self.cooperation, self.followers(), self.through_ranges(), self.kept
         )
 
     def measure(self) -> dict[str, float]:

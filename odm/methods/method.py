@@ -79,7 +79,7 @@ class Method(Objective):
         return None if self.run.weight_bits == FLOAT_BITS else self.weight()
 
     def _convert(self, activations: Mapping[str, ActivationQuantizer | None], offsets: Mapping[str, Offset]) -> None:
-        convert(self.network, activations, self._weight, offsets)
+        convert(self.network, activations, self._weight, offsets, self.placement.carried)
         self.layers = quantized_layers(self.network)
         self.quantizers = [each for each in self.network.modules() if isinstance(each, ActivationQuantizer)]
 
@@ -104,7 +104,7 @@ class Method(Objective):
             quantizer.settle()
         for layer in self.layers.values():
             if layer.offset is not None:
-                layer.offset.keep_positive()
+                layer.offset.settle()
 
     def watch(self) -> None:
         """Have the layers keep their inputs, which `measure` and regularizers look at."""

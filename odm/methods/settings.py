@@ -37,7 +37,7 @@ class Quantization(MethodSettings):
     """First activation range: this percentile and its mirror (99 and 1)."""
     residual_gradient: bool = True
     """Whether a bound's gradient keeps the rounding residual inside the range (straight-through round of the
-    written formula) or only the clipped part. Worth more at low bits than any regularizer tried."""
+    written formula) or only the clipped part."""
     weight_range: Literal["max", "percentile", "signed_percentile", "mse"] = "max"
     """f(W): the largest |W|, a percentile of |W| or of W with its sign, or the range that quantizes W with the least
     squared error; taken anew from the weights at each step."""

@@ -22,6 +22,8 @@ class Placement:
     """Those whose weights alone are."""
     sites: list[str] = field(default_factory=list)
     """`nn.Identity` modules whose value is quantized: shortcuts and outputs of blocks."""
+    carried: list[str] = field(default_factory=list)
+    """Those of `layers` whose quantized input takes the place of the input beside them too."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,12 @@ class Backbone(nn.Module):
         if not hasattr(self, "blocks"):
             raise OdmError(f"no_body: {type(self).__name__} names no blocks to leave out; write its `without_body`")
         self.blocks = nn.ModuleList()
+
+
+def carried(layer: nn.Module, x: Tensor) -> Tensor:
+    """What goes on beside a layer that has just run on x: x, or what its quantizer made of it."""
+    quantized = getattr(layer, "carried", None)
+    return x if quantized is None else quantized
 
 
 class Product(nn.Module):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations  # what is imported for types alone is no part of a job's code
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 import torch
@@ -21,6 +21,7 @@ def convert(
     activations: Mapping[str, ActivationQuantizer | None],
     weight: Callable[[], nn.Module | None],
     offsets: Mapping[str, Offset],
+    carried: Collection[str] = (),
 ) -> None:
     """Put quantizers into the network, in place.
 
@@ -29,6 +30,7 @@ def convert(
             alone are quantized), an `nn.Identity` is replaced by it.
         weight: makes a weight quantizer, one a layer; none leaves the weights in float.
         offsets: by the name of a layer.
+        carried: layers whose quantized input the network takes on in place of the input.
     """
     for name, activation in activations.items():
         module = network.get_submodule(name)
@@ -37,7 +39,9 @@ def convert(
             network.set_submodule(name, activation)
         else:
             assert isinstance(module, nn.Conv2d | nn.Linear), f"{name} is neither a convolution nor linear"
-            network.set_submodule(name, QuantizedLayer(module, activation, weight(), offsets.get(name)))
+            layer = QuantizedLayer(module, activation, weight(), offsets.get(name))
+            layer.carries = name in carried
+            network.set_submodule(name, layer)
 
 
 def calibrate(

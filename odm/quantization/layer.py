@@ -38,6 +38,9 @@ class QuantizedLayer(nn.Module):
         # (`channels_first`), kept for regularizers and for the history when asked.
         self.keeps_input = False
         self.input: Tensor | None = None
+        # Where asked, what the activation quantizer made of that input, for all that takes it beside the layer.
+        self.carries = False
+        self.carried: Tensor | None = None
 
     @property
     def bits(self) -> tuple[int, int]:
@@ -58,6 +61,8 @@ class QuantizedLayer(nn.Module):
             x = self.activation(self.corrected(x))
             if self.offset is not None and self.offset.undone:
                 x = self.offset.undo(x)
+            if self.carries:
+                self.carried = x
         weight = layer.weight if self.weight is None else self.weight(layer.weight)
         if isinstance(layer, nn.Linear):
             return functional.linear(x[..., 0].transpose(1, 2).reshape(shape), weight, layer.bias)

@@ -73,10 +73,10 @@ class Offset(Part):
         return x if scale is None else x / scale
 
     @torch.no_grad()
-    def keep_positive(self) -> None:
-        """Hold scales off zero after an optimizer step: `undo` divides by them."""
+    def settle(self) -> None:
+        """Hold scales within their bounds after an optimizer step: `undo` divides by them."""
         if self.scale is not None:
-            self.scale.clamp_(min=1 / LARGEST_SCALE)
+            self.scale.clamp_(1 / LARGEST_SCALE, LARGEST_SCALE)
 
     def storage(self) -> float:
         """Numbers of 32 bits that inference must keep."""

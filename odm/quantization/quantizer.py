@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from odm.quantization.part import ActivationQuantizer, Part
-from odm.quantization.statistics import range_of
+from odm.quantization.statistics import percentile_of, range_of
 
 
 class _Quantize(torch.autograd.Function):
@@ -176,8 +176,7 @@ class WeightQuantizer(Part):
             bound = weight.abs().amax()
         else:
             flat = weight.flatten() if self.rule == "signed_percentile" else weight.abs().flatten()
-            rank = max(1, round(self.percentile / 100 * flat.numel()))
-            bound = flat.kthvalue(rank).values.abs()  # where all weights are negative its size counts
+            bound = percentile_of(flat, self.percentile).abs()  # where all weights are negative its size counts
         return bound.clamp(min=torch.finfo(weight.dtype).tiny)
 
     def forward(self, weight: Tensor) -> Tensor:

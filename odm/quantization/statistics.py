@@ -61,18 +61,27 @@ def of_activation(x: Tensor, percentile: float) -> Statistics:
     return Statistics(channel_means, channel_deviations, mean.item(), deviation.item(), lower, upper)
 
 
+def percentile_of(x: Tensor, percentile: float) -> Tensor:
+    """Along the last axis, interpolated between the two nearest ranks, as NumPy and `torch.quantile` do, of which the
+    latter takes no more than 16 million values. It has a gradient, to the values of both ranks."""
+    place = percentile / 100 * (x.shape[-1] - 1)
+    below = int(place)
+    lower = x.kthvalue(below + 1).values
+    if below == place:
+        return lower
+    return torch.lerp(lower, x.kthvalue(below + 2).values, place - below)
+
+
 def range_of(x: Tensor, percentile: float) -> tuple[float, float]:
-    """The given percentile's mirror and the percentile itself, over all elements of x (nearest rank)."""
-    flat = x.flatten()
-    rank = max(1, round(percentile / 100 * flat.numel()))
-    return flat.kthvalue(flat.numel() - rank + 1).values.item(), flat.kthvalue(rank).values.item()
+    """The given percentile's mirror and the percentile itself, over all elements of x."""
+    lower, upper = (percentile_of(x.flatten(), each).item() for each in (100 - percentile, percentile))
+    return lower, upper
 
 
 def ranges_of(x: Tensor, percentile: float) -> Tensor:
     """The same for each channel of x, shape (N, C, H, W); shape (2, C)."""
     flat = x.transpose(0, 1).flatten(1)
-    rank = max(1, round(percentile / 100 * flat.shape[1]))
-    return torch.stack([flat.kthvalue(each, dim=1).values for each in (flat.shape[1] - rank + 1, rank)])
+    return torch.stack([percentile_of(flat, each) for each in (100 - percentile, percentile)])
 
 
 @torch.no_grad()

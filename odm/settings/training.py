@@ -52,6 +52,13 @@ class Cooperation(Strict):
     """`sign` (v1): only where both agree; `cosine` (v2): weighted by (cos + 1) / 2; `always`: no rule."""
     scope: Literal["element", "layer", "network"] = "element"
     """What is compared: single elements, a layer's parameters, or all. A cosine needs `layer` or `network`."""
+    cosine_over: Literal["reached", "theta"] = "reached"
+    """Which gradients a cosine is of: those of the parameters that both losses reach, or of all that are compared,
+    those that the regularizer does not reach (behind the last quantized layer) with a gradient of 0: about half as
+    large for a whole network."""
+    every: Positive = 1
+    """Steps from one gradient of the regularizer to the next; at those between the last one is compared anew with the
+    reconstruction's. Another one is taken after each row of history.csv, where a killed job would go on."""
 
     @model_validator(mode="after")
     def _cosine_has_a_direction(self) -> "Cooperation":

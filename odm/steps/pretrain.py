@@ -30,7 +30,7 @@ def run(settings: Settings, name: str) -> None:
     network = placed(network, device)
     if given is None:
         estimate.allow(settings, name, network, training)
-    batches = Patches.of(settings, name, training, seeds.named(network_settings.seed, "patches"), device)
+    batches = Patches.of(settings, name, training, seeds.named(network_settings.seed, "pretraining"), device)
     if given is not None:
         low, high = batches(0)
         with torch.no_grad():

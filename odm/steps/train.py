@@ -23,7 +23,7 @@ def run(settings: Settings, name: str) -> None:
     out = settings.results / "runs" / name
     checkpoints = Path("checkpoints") / settings.suite / "runs" / name
 
-    seed = seeds.named(run_settings.seed, "patches")
+    seed = seeds.named(run_settings.seed, "training")
     batches = Patches.of(settings, run_settings.network, training, seed, device)
     network = inference.load(settings, run_settings.network, device)
     method = build(settings, run_settings, network)

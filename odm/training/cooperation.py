@@ -12,6 +12,8 @@ from odm.settings.training import Cooperation
 
 # By layer, the gradients of reconstruction and regularizer, flattened.
 Pairs = dict[str, tuple[Tensor, Tensor]]
+# Of the regularizer, by parameter; None where it does not reach one.
+Gradients = dict[nn.Parameter, Tensor | None]
 
 
 @dataclass(frozen=True)
@@ -28,12 +30,13 @@ class Agreement:
 
 def backward(
     reconstruction: Tensor,
-    regularizer: Tensor,
+    regularizer: Tensor | None,
     theta: Mapping[str, Sequence[nn.Parameter]],
     rule: Cooperation,
     followers: Mapping[str, Sequence[nn.Parameter]] | None = None,
     through_ranges: bool = False,
-) -> Pairs:
+    kept: Gradients | None = None,
+) -> tuple[Pairs, Gradients]:
     """Fill `.grad` with gR + w gV, from one forward pass and two backward passes.
 
     Args:
@@ -43,27 +46,38 @@ def backward(
         followers: by layer, parameters that the regularizer moves too, with the w of their layer or network, to which
             they have no say; with one of their own where elements are compared or nothing of their layer is.
         through_ranges: whether bounds have a part in the regularizer's gradient.
+        kept: gradients of the regularizer from an earlier step, to be used instead of its own, which is then not asked.
 
     Returns:
-        By layer of theta that both losses reach, the two gradients before they were joined, flattened.
+        By layer of theta that is compared, the two gradients before they were joined, flattened; and those of the
+        regularizer by parameter.
     """
     followers = followers or {}
     flat = [parameter for group in (theta, followers) for layer in group.values() for parameter in layer]
-    with nullcontext() if through_ranges else ranges_fixed():
-        regular = torch.autograd.grad(regularizer, flat, retain_graph=True, allow_unused=True)
+    of = kept
+    if of is None:
+        assert regularizer is not None
+        with nullcontext() if through_ranges else ranges_fixed():
+            regular = torch.autograd.grad(regularizer, flat, retain_graph=True, allow_unused=True)
+        of = dict(zip(flat, regular, strict=True))
     reconstruction.backward()
-    of = dict(zip(flat, regular, strict=True))
+    unreached = rule.rule == "cosine" and rule.cosine_over == "theta"
 
     def paired(group: Mapping[str, Sequence[nn.Parameter]]) -> tuple[dict[str, list[nn.Parameter]], Pairs]:
         members = {}
         pairs = {}
         for name, layer in group.items():
-            reached = [parameter for parameter in layer if of[parameter] is not None and parameter.grad is not None]
+            found = [(each, each.grad, of[each]) for each in layer]
+            reached = [
+                (parameter, gradient, torch.zeros_like(gradient) if other is None else other)
+                for parameter, gradient, other in found
+                if gradient is not None and (other is not None or unreached)
+            ]
             if reached:
-                members[name] = reached
+                members[name] = [parameter for parameter, _, _ in reached]
                 pairs[name] = (
-                    torch.cat([parameter.grad.flatten() for parameter in reached if parameter.grad is not None]),
-                    torch.cat([of[parameter].flatten() for parameter in reached]),
+                    torch.cat([gradient.flatten() for _, gradient, _ in reached]),
+                    torch.cat([other.flatten() for _, _, other in reached]),
                 )
         return members, pairs
 
@@ -84,7 +98,7 @@ def backward(
         elif rule.scope == "layer":
             own |= {name: weight for name, weight in weights.items() if name in own}
         join(members, following, own)
-    return pairs
+    return pairs, of
 
 
 def _weights(pairs: Mapping[str, tuple[Tensor, Tensor]], rule: Cooperation) -> dict[str, Tensor | float]:

@@ -53,7 +53,7 @@ def fit(
             for group, first in zip(optimizer.param_groups, first_rates, strict=True):
                 group["lr"] = first if group.get("constant") else first * rate_at(step, settings)
             low, high = batches(step)
-            objective.begin(step)
+            objective.begin(step, fresh=step % settings.log_every == 0)
             optimizer.zero_grad()
             loss = (forward(low) - high).abs().mean()
             objective.backward(loss)

@@ -6,8 +6,9 @@ from torch import Tensor
 class Objective:
     """The reconstruction loss alone."""
 
-    def begin(self, step: int) -> None:
-        """Called before the forward pass of each step, which counts from 0."""
+    def begin(self, step: int, fresh: bool = False) -> None:
+        """Called before the forward pass of each step, which counts from 0; `fresh` after a checkpoint, which holds
+        nothing of what an objective keeps from step to step."""
 
     def backward(self, loss: Tensor) -> None:
         """Leave the gradients to step along in `.grad`."""

@@ -6,23 +6,27 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from odm.methods.ddtb.aligned import AlignedWeights, aligned
+from odm.methods.ddtb.aligned import TINY, AlignedWeights, aligned
 from odm.quantization.quantizer import LearnedRange
 from odm.quantization.statistics import range_of
+from odm.quantization.straight import straight_through
 
 
 class Gate(nn.Module):
     """Channel means of an image, shape (N, C), to what moves its upper and lower bound, shape (N, 2).
 
     Two layers (1x1 convolutions of a pooled map) with batch normalization and a ReLU between them; weights and inputs
-    at 2 bits, inputs between the least and largest value that the image has there.
+    at 2 bits, inputs between the least and largest value that the image has there. As `released` it takes both inputs
+    without gradient, so that its first layer and normalization stay what they were, and weights have the levels -m, 0
+    and m, the largest |W|.
     """
 
     WIDTH = 32
     BITS = 2
 
-    def __init__(self, channels: int, weight_percentile: float) -> None:
+    def __init__(self, channels: int, weight_percentile: float, released: bool = True) -> None:
         super().__init__()
+        self.released = released
         self.reduce = nn.Parameter(torch.empty(self.WIDTH, channels))
         self.expand = nn.Parameter(torch.empty(2, self.WIDTH))
         self.norm = nn.BatchNorm1d(self.WIDTH)
@@ -34,17 +38,24 @@ class Gate(nn.Module):
             nn.init.kaiming_uniform_(weight, a=math.sqrt(5))
 
     def forward(self, means: Tensor) -> Tensor:
-        hidden = functional.linear(self._inputs(means), self.weight(self.reduce))
+        hidden = functional.linear(self._inputs(means), self._weight(self.reduce))
         norm = self.norm
         if self.training and len(hidden) > 1:
             hidden = norm(hidden)
         else:  # a single image has no statistics to train with
             hidden = functional.batch_norm(hidden, norm.running_mean, norm.running_var, norm.weight, norm.bias)
-        return functional.linear(self._inputs(torch.relu(hidden)), self.weight(self.expand))
+        return functional.linear(self._inputs(torch.relu(hidden)), self._weight(self.expand))
 
     def _inputs(self, x: Tensor) -> Tensor:
         lower, upper = torch.aminmax(x.detach(), dim=1, keepdim=True)
-        return aligned(x, lower, upper, self.BITS)
+        return aligned(x.detach() if self.released else x, lower, upper, self.BITS)
+
+    def _weight(self, weight: Tensor) -> Tensor:
+        if not self.released:
+            return self.weight(weight)
+        fixed = weight.detach()
+        largest = fixed.abs().amax().clamp(min=TINY)
+        return straight_through(weight, (fixed / largest).round_().mul_(largest))
 
     def storage(self) -> float:
         """Weights alone, as published: the normalization's 2 x 32 numbers are left out."""

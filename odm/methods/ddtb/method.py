@@ -63,14 +63,14 @@ class Ddtb(Distilled):
         self.network.load_state_dict(state)
 
     def _gate(self, channels: int) -> Gate:
-        return Gate(channels, self.ddtb.weight_percentile)
+        return Gate(channels, self.ddtb.weight_percentile, released=self.ddtb.gate == "released")
 
     def corrections(self) -> set[nn.Parameter]:
         """The bounds; gates learn as fast as weights."""
         return super().corrections() - {parameter for gate in self.gates() for parameter in gate.parameters()}
 
-    def begin(self, step: int) -> None:
-        super().begin(step)
+    def begin(self, step: int, fresh: bool = False) -> None:
+        super().begin(step, fresh)
         self.held = step < self.ddtb.gate_steps
         for gate in self.gates():
             gate.used.fill_(not self.held)
@@ -79,5 +79,6 @@ class Ddtb(Distilled):
         penalty = super().penalty()
         if self.held and self.ddtb.gate_strength:
             answers = [each.answer for each in self.bounds().values() if each.answer is not None]
-            penalty += self.ddtb.gate_strength * sum(answer.square().mean() for answer in answers)
+            share = 1 / max(1, len(answers)) if self.ddtb.gate_penalty == "mean" else 1.0
+            penalty += self.ddtb.gate_strength * share * sum(answer.square().mean() for answer in answers)
         return penalty

@@ -56,4 +56,4 @@ class Odm(Cooperative):
     def variance(self) -> Tensor:
         """L_V = lambda sum_i sigma(x_i), sigma over all of a layer's input before its offset and quantizer (Eq. 2)."""
         inputs = [layer.input for layer in self.layers.values() if layer.input is not None]
-        return self.odm.strength * torch.stack([x.std() for x in inputs]).sum()
+        return self.odm.strength * torch.stack([x.std(correction=0) for x in inputs]).sum()

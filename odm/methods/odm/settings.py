@@ -27,6 +27,8 @@ class Odm(Cooperating):
 
     kind: Literal["odm"]
     regularizer: Literal["none", "variance"] = "variance"
-    strength: Annotated[float, Field(ge=0)] = 0.001
-    """Weight of the regularizer beside an L1 loss on values in 0-255; the paper's figure is not known."""
+    strength: Annotated[float, Field(ge=0)] = 0.01
+    """Weight of the regularizer beside an L1 loss on values in 0-255. The paper's is not known; this one makes the term
+    a fifth to a quarter of the loss at the first step of the ready suites, which is what v2's printed weight does on
+    its own network."""
     offsets: Offsets = Offsets()

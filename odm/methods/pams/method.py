@@ -25,8 +25,8 @@ class Pams(Distilled):
     def weight(self) -> nn.Module:
         return SymmetricWeights(self.run.weight_bits)
 
-    def begin(self, step: int) -> None:
-        super().begin(step)
+    def begin(self, step: int, fresh: bool = False) -> None:
+        super().begin(step, fresh)
         for quantizer in self.quantizers:
             assert isinstance(quantizer, SymmetricRange)
             quantizer.calibrating = step < self.pams.calibration_steps

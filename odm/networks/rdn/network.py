@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from odm.networks.backbone import MEAN, Backbone, Pair, Placement, upsampler
+from odm.networks.backbone import MEAN, Backbone, Pair, Placement, carried, upsampler
 
 
 class Block(nn.Module):
@@ -21,7 +21,8 @@ class Block(nn.Module):
         x = self.input(x)
         seen = x
         for conv in self.dense:
-            seen = torch.cat([seen, torch.relu(conv(seen))], dim=1)
+            grown = torch.relu(conv(seen))
+            seen = torch.cat([carried(conv, seen), grown], dim=1)
         return x + self.fusion(seen)
 
 
@@ -61,9 +62,10 @@ class Rdn(Backbone):
     def placement(self, coverage: str) -> Placement:
         """`blocks`, `body`: dense layers and both kinds of fusion (the paper's coverage as read).
 
-        `dense`: the dense layers alone, as DAQ has it. `shortcuts`: as PAMS and DDTB have it, a block's input, which
-        then carries quantized values all through the block, instead of that of its first dense layer; the last
-        convolution of the fusion after the blocks has only its weights quantized.
+        `dense`: the dense layers alone, as DAQ has it. `shortcuts`: as PAMS and DDTB have it, a block's input instead
+        of that of its first dense layer; what a layer's quantizer makes of its input goes on through the block, and is
+        quantized again in each later layer; the last convolution of the fusion after the blocks has only its weights
+        quantized.
         """
         dense: list[str] = []
         first: list[str] = []
@@ -82,6 +84,7 @@ class Rdn(Backbone):
                 layers=[name for name in layers if name not in weights_only],
                 weights_only=weights_only,
                 sites=[f"blocks.{index}.input" for index in range(len(self.blocks))],
+                carried=[name for name in dense if name not in weights_only],
             )
         return Placement(layers)
 
