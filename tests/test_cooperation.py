@@ -53,3 +53,13 @@ def test_agreement_is_counted_by_element():
     assert found.share == pytest.approx(3 / 5)
     assert found.by_layer == pytest.approx({"a": 2 / 3, "b": 1 / 2})
     assert found.cosine == pytest.approx(cos(*WHOLE).item(), abs=1e-6)
+
+
+def test_a_cosine_over_theta_counts_what_the_regularizer_does_not_reach():
+    """Its gradient there is 0, so that the cosine is smaller: `alone` has 5 from the reconstruction."""
+    a, _, pairs = gradients(Cooperation(rule="cosine", scope="network", cosine_over="theta"))
+    whole = (torch.cat([WHOLE[0], torch.tensor([5.0])]), torch.cat([WHOLE[1], torch.zeros(1)]))
+    assert pairs.keys() == {"a", "b", "alone"}
+    torch.testing.assert_close(a, A[0] + (cos(*whole) + 1) / 2 * A[1])
+    a, _, _ = gradients(Cooperation(rule="cosine", scope="network"))
+    torch.testing.assert_close(a, A[0] + (cos(*WHOLE) + 1) / 2 * A[1])

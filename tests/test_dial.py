@@ -295,6 +295,37 @@ def test_table(made: Settings) -> None:
     assert set(frame[frame.network == "tiny"].base) == {""}
 
 
+def test_a_share_has_an_error_bar_from_seeds_where_plain_has_them_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seed by seed, since they share their patches: what both gain or lose by it is no uncertainty of the share."""
+    monkeypatch.chdir(tmp_path)
+    runs = {
+        f"{network}_{method}_{seed}": {
+            "network": network,
+            "method": method,
+            "weight_bits": 32,
+            "activation_bits": 3,
+            "seed": seed,
+        }
+        for network in ("tiny", "half")
+        for method in ("plain", "odm")
+        for seed in (1, 2)
+    }
+    made = with_dial(dials={"half": {"network": "tiny", "strength": 1.5}}, runs=runs)
+    for name, value in {"tiny": 36.0, "half": 36.0, "tiny_plain_1": 35.0, "tiny_plain_2": 35.4}.items():
+        write(made, name, [value] * 3)
+    write(made, "tiny_odm_1", [35.0] * 3)
+    write(made, "tiny_odm_2", [35.4] * 3)
+    for seed, (plain, odm) in {1: (34.0, 34.5), 2: (34.4, 35.1)}.items():
+        write(made, f"half_plain_{seed}", [plain] * 3)
+        write(made, f"half_odm_{seed}", [odm] * 3)
+    text, frame = read(made)
+    row = frame[(frame.network == "half") & (frame.method == "odm")].iloc[0]
+    assert (row.recovered, row.recovered_spread) == ("0.6000", "0.1414")
+    assert cells(text, "scale of tiny x2 on photos")[-1][-1] == "60% ± 14%"
+
+
 def test_a_dial_that_takes_nothing_gives_no_share(made: Settings) -> None:
     write(made, "half_plain_1", [34.96] * 3)
     _, frame = read(made)

@@ -58,3 +58,9 @@ def test_stored_values_lie_on_few_levels_and_learn():
 def test_a_silent_channel_asks_for_no_endless_scale():
     scale = measured_scale(torch.tensor([0.0, 1.0]), 0.7)
     assert torch.isfinite(scale).all() and scale.max() <= 8
+
+
+def test_scales_stay_within_both_bounds():
+    offset = Offset(None, torch.tensor([0.01, 1.0, 8.28, -3.0]), bits=8, undone=True)
+    offset.settle()
+    assert offset.scale.tolist() == [1 / 8, 1.0, 8.0, 1 / 8]

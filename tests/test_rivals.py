@@ -7,12 +7,14 @@ import torch
 import trial
 from skimage import data
 from test_networks import SMALL
+from torch import nn
 from trial import NETWORK, QAT, equal, killed_and_resumed, state, trained
 
 from odm.errors import OdmError
 from odm.methods.build import method_class
 from odm.methods.daq.quantizer import DistributionRange
 from odm.methods.daq.settings import Daq
+from odm.methods.ddtb.bounds import Gate
 from odm.methods.ddtb.settings import Ddtb
 from odm.methods.pams.quantizer import peak
 from odm.methods.pams.settings import Pams
@@ -298,3 +300,59 @@ runs: {{r: {{network: n, method: m, weight_bits: {bits["weight_bits"]}, activati
 """
     )
     return path
+
+
+def test_the_released_gate_learns_in_its_last_layer_alone():
+    means = torch.randn(4, 8, generator=torch.Generator().manual_seed(1), requires_grad=True)
+    released, learned = Gate(8, 99.0).train(), Gate(8, 99.0, released=False).train()
+    for gate in (released, learned):
+        gate(means).square().sum().backward()
+    assert released.reduce.grad is None and released.norm.weight.grad is None and released.norm.bias.grad is None
+    assert released.expand.grad.abs().sum() > 0
+    assert all(each.grad.abs().sum() > 0 for each in (learned.reduce, learned.expand, learned.norm.weight))
+    largest = released.reduce.detach().abs().max()
+    found = released._weight(released.reduce)
+    assert set((found / largest).unique().tolist()) == {-1.0, 0.0, 1.0}
+    torch.testing.assert_close(found, (released.reduce / largest).round() * largest)
+    assert len(learned._weight(learned.reduce).unique()) == 4
+
+
+@pytest.mark.parametrize(("penalty", "share"), [("mean", 1 / 3), ("sum", 1.0)])
+def test_the_penalty_on_gates_is_their_mean_or_their_sum(penalty, share, float_state, batches):
+    changes = {"gate_penalty": penalty, "gate_strength": 2.0, "distillation": 0.0, "gate_steps": 5}
+    method = quantized(DDTB.model_copy(update=changes), float_state, batches)
+    method.begin(0)
+    method.network.train()
+    method.network(batches(0)[0])
+    squares = [each.answer.square().mean().item() for each in method.bounds().values() if each.gate is not None]
+    assert len(squares) == 3
+    assert method.penalty().item() == pytest.approx(2.0 * share * sum(squares), rel=1e-5)
+
+
+@pytest.mark.parametrize("settings", [PAMS, DDTB], ids=["pams", "ddtb"])
+@torch.no_grad()
+def test_rdn_carries_quantized_values_on(settings):
+    """As `x = act(x); cat(x, conv(x))` has it: what is quantized is quantized again in each later layer."""
+    method = at_full_size(settings, SMALL["rdn"])
+    network = method.network.eval()
+    x = torch.rand(2, 3, 10, 9, generator=torch.Generator().manual_seed(1)) * 255
+
+    def ran(layer, given):
+        quantized = given if layer.activation is None else layer.activation(given)
+        conv = layer.layer
+        return quantized, nn.functional.conv2d(quantized, layer.weight(conv.weight), conv.bias, padding=conv.padding)
+
+    shallow = network.head(x - network.mean)
+    deep, outputs = network.second(shallow), []
+    for block in network.blocks:
+        seen = start = block.input(deep)
+        for dense in block.dense:
+            seen, grown = ran(dense, seen)
+            seen = torch.cat([seen, torch.relu(grown)], dim=1)
+        deep = start + ran(block.fusion, seen)[1]
+        outputs.append(deep)
+    deep = torch.cat(outputs, dim=1)
+    for fusion in network.fusion:
+        deep = ran(fusion, deep)[1]
+    expected = network.tail(network.upsampler(deep + shallow)) + network.mean
+    torch.testing.assert_close(network(x), expected, rtol=0, atol=0)

@@ -123,3 +123,21 @@ def test_schedules():
     assert rate_at(0, cosine) == 1
     assert rate_at(50, cosine) == pytest.approx(0.5)
     assert rate_at(99, cosine) < 0.001
+
+
+@pytest.mark.parametrize("every", [2, 5])
+def test_a_gradient_of_the_regularizer_lasts_some_steps(every, float_state, layers, batches, tmp_path):
+    """It is taken every so many steps and after each checkpoint, so that a killed training comes to the same bytes."""
+    settings = ODM.model_copy(update={"cooperation": Cooperation(every=every)})
+    asked = []
+
+    def make():
+        method = quantized(settings, float_state, layers, batches)
+        regularizer = method.regularizer
+        method.regularizer = lambda: asked.append(1) or regularizer()
+        return method
+
+    trained(make(), batches, tmp_path / "counted")
+    steps = {step for step in range(QAT.steps) if step % every == 0 or step % QAT.log_every == 0}
+    assert len(asked) == len(steps) < QAT.steps
+    killed_and_resumed(make, batches, tmp_path)

@@ -97,7 +97,8 @@ def _dials(suite: Suite, lines: list[dict[str, Any]]) -> list[str]:
             "Float networks of one function whose channels are set further apart by a factor (`scale`) or a constant "
             "(`shift`) that the layer behind takes back; strength 0 is the network as pretrained.",
             "Loss: PSNR below that of the same method at strength 0. Recovered: PSNR above plain's at this strength, "
-            f"as a share of what plain loses; empty where plain loses less than {LEAST_LOSS:.2f} dB.",
+            f"as a share of what plain loses, ± over seeds (each beside plain of its seed); empty where plain loses "
+            f"less than {LEAST_LOSS:.2f} dB. No method here is a bound: it may be more than all.",
             f"± and {MISSING} as above. A weight width of 32 is float.",
         ),
         *tables,
@@ -112,7 +113,7 @@ def _dial(line: dict[str, Any], float_psnr: float | None) -> dict[str, str]:
         "Float": _text(float_psnr, ".4f"),
         **{key: row[key] for key in ("Method", "W/A", "Seeds", "PSNR")},
         "Loss": _text(line.get("dial_loss"), "+.2f"),
-        "Recovered": _text(line.get("recovered"), ".0%"),
+        "Recovered": _with_spread(line.get("recovered"), line.get("recovered_spread"), ".0%"),
     }
 
 
@@ -128,8 +129,8 @@ def _row(line: dict[str, Any]) -> dict[str, str]:
         "Method": line["method"],
         "W/A": "" if line["weight_bits"] is None else f"{line['weight_bits']}/{line['activation_bits']}",
         "Seeds": MISSING if missing and seeds is None else _text(seeds),
-        "PSNR": _with_spread(line["psnr"], line.get("psnr_spread"), 2),
-        "SSIM": _with_spread(line["ssim"], line.get("ssim_spread"), 4),
+        "PSNR": _with_spread(line["psnr"], line.get("psnr_spread"), ".2f"),
+        "SSIM": _with_spread(line["ssim"], line.get("ssim_spread"), ".4f"),
         "Δ float": _text(line.get("delta_float"), "+.2f"),
         "Difference [over images]": _with_interval(line),
         "Quantized layers": f"{line['quantized_layers']} ({line['coverage']})" if measured else "",
@@ -140,8 +141,8 @@ def _row(line: dict[str, Any]) -> dict[str, str]:
     }
 
 
-def _with_spread(value: float | None, spread: float | None, digits: int) -> str:
-    return _text(value, f".{digits}f") + ("" if spread is None else f" ± {spread:.{digits}f}")
+def _with_spread(value: float | None, spread: float | None, form: str) -> str:
+    return _text(value, form) + ("" if spread is None else f" ± {spread:{form}}")
 
 
 def _with_interval(line: dict[str, Any]) -> str:

@@ -124,14 +124,18 @@ class Row:
 
     def mean(self, images: str, key: Literal["psnr", "ssim"]) -> float | None:
         """Mean over the images of a set, then over seeds; None while a run is missing."""
-        return None if self.missing else mean(self._by_seed(images, key))
+        return None if self.missing else mean(list(self.by_seed(images, key).values()))
 
     def spread(self, images: str, key: Literal["psnr", "ssim"]) -> float | None:
         """Sample deviation (ddof 1) over seeds; None with a single seed or while a run is missing."""
-        return None if self.missing else spread(self._by_seed(images, key))
+        return None if self.missing else spread(list(self.by_seed(images, key).values()))
 
-    def _by_seed(self, images: str, key: str) -> list[float]:
-        return [mean([getattr(score, key) for score in metrics.scores[images].values()]) for metrics in self.finished]
+    def by_seed(self, images: str, key: Literal["psnr", "ssim"]) -> dict[int, float]:
+        """Mean over the images of a set, of each finished result."""
+        return {
+            metrics.seed: mean([getattr(score, key) for score in metrics.scores[images].values()])
+            for metrics in self.finished
+        }
 
 
 @dataclass(frozen=True)

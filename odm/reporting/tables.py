@@ -6,7 +6,7 @@ import pandas as pd
 
 from odm.errors import OdmError
 from odm.reporting.results import BICUBIC, Metrics, Row, Scores, Suite
-from odm.reporting.uncertainty import interval, mean
+from odm.reporting.uncertainty import interval, mean, spread
 
 LEAST_LOSS = 0.05
 """dB that `plain` must lose to the dial for a share of it to mean something."""
@@ -23,6 +23,7 @@ DIGITS = {
     "difference_high": 4,
     "dial_loss": 4,
     "recovered": 4,
+    "recovered_spread": 4,
     "bitops_t": 4,
     "extra_bitops_t": 4,
     "gmac": 4,
@@ -110,8 +111,12 @@ def _dial(suite: Suite, row: Row, images: str) -> dict[str, Any]:
     plain = suite.baseline(row)
     lost = loss(plain) if suite.is_plain(plain) else None
     won = _less(row.mean(images, "psnr"), plain.mean(images, "psnr"))
-    share = won / lost if won is not None and lost is not None and lost >= LEAST_LOSS else None
-    return {"dial_loss": loss(row), "recovered": share}
+    if won is None or lost is None or lost < LEAST_LOSS:
+        return {"dial_loss": loss(row)}
+    # Seed by seed beside plain of the same seed: they share their patches. What is lost is the mean of all.
+    ours, theirs = (each.by_seed(images, "psnr") for each in (row, plain))
+    shares = [(ours[seed] - theirs[seed]) / lost for seed in ours.keys() & theirs.keys()]
+    return {"dial_loss": loss(row), "recovered": won / lost, "recovered_spread": spread(shares)}
 
 
 def _difference(suite: Suite, row: Row, images: str) -> dict[str, Any]:
@@ -155,7 +160,7 @@ SCORE_COLUMNS = [
     *("scale", "network", "method", "weight_bits", "activation_bits", "set"),
     *("images", "seeds", "finished", "missing", "psnr", "psnr_spread", "ssim", "ssim_spread", "delta_float"),
     *("against", "difference", "difference_low", "difference_high", "base", "dial", "strength", "dial_loss"),
-    *("recovered", "quantized_layers", "coverage", "shift_layers", "scale_layers"),
+    *("recovered", "recovered_spread", "quantized_layers", "coverage", "shift_layers", "scale_layers"),
     *("bitops_t", "extra_bitops_t", "gmac", "storage_k", "extra_storage_k", "parameters"),
 ]
 
