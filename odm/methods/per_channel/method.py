@@ -1,4 +1,4 @@
-"""`per_channel`, a control: a learned range for each channel bounds what removing channel mismatch can give."""
+"""`per_channel`, a control: a learned range for each channel, beside which all that removes channel mismatch stands."""
 
 from collections.abc import Mapping
 

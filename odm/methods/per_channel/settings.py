@@ -6,6 +6,6 @@ from odm.methods.settings import Quantization
 
 
 class PerChannel(Quantization):
-    """A control: a learned range for each channel of each activation, what removing channel mismatch can give."""
+    """A control: a learned range for each channel of each activation. A reference, no bound."""
 
     kind: Literal["per_channel"]
