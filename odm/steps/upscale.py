@@ -6,7 +6,7 @@ from PIL import Image
 
 from odm import inference
 from odm.files import whole
-from odm.images.reading import read_image
+from odm.images.decode import read_image
 from odm.networks.device import device_of
 from odm.settings.suite import Settings
 
