@@ -16,6 +16,7 @@ from odm.images import download
 from odm.images.catalogue import CATALOGUE, SUFFIXES, Benchmark, Packaged
 from odm.images.decode import read_image
 from odm.images.digest import digest
+from odm.names import shown
 from odm.settings.images import Images
 
 ROOT_VARIABLE = "ODM_IMAGES"
@@ -53,9 +54,10 @@ def read_set(name: str, images: Images) -> Iterator[tuple[str, NDArray[np.uint8]
     signatures: list[str] = []
     taken: dict[str, Path] = {}
     for file in files:
-        if file.stem in taken:
-            raise OdmError(f"{file}: has the same name as {taken[file.stem].name}; rename one of them")
-        taken[file.stem] = file
+        image_name = shown(file.stem)  # it goes into headers, tables and figures
+        if image_name in taken:
+            raise OdmError(f"{file}: has the same name as {taken[image_name].name}; rename one of them")
+        taken[image_name] = file
         image = _as_published(read_image(file), published)
         if published:
             signatures.append(signature(image))
@@ -68,7 +70,7 @@ def read_set(name: str, images: Images) -> Iterator[tuple[str, NDArray[np.uint8]
             raise OdmError(
                 f"{file}: {size} is too small for x{max(images.scales)}; take out what is under {smallest} a side"
             )
-        yield file.stem, image
+        yield image_name, image
     if published and (trouble := _other_pixels(name, published, signatures)):
         if name not in images.folders:
             raise OdmError(
