@@ -1,6 +1,7 @@
 """The command line: one sub-command a step. It parses, calls and prints; only steps that need torch import it."""
 
 import importlib
+import io
 import os
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Annotated
 import typer
 
 from odm.errors import OdmError
+from odm.names import shown
 
 app = typer.Typer(
     name="odm",
@@ -166,16 +168,20 @@ def doctor() -> None:
 
 def main() -> None:
     """Run the command line; a user's mistake ends in one line and exit code 1."""
+    # What a terminal's or a log's encoding lacks is no reason to end a job.
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         app()
     except OdmError as error:
-        sys.exit(f"odm: {error}")
+        sys.exit(f"odm: {shown(error)}")
     except BrokenPipeError:
         # Whoever read our output has left; say nothing more to them, not even at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except OSError as error:
-        sys.exit(f"odm: {error.filename or 'output'}: {error.strerror or error}")
+        sys.exit(f"odm: {shown(error.filename or 'output')}: {error.strerror or error}")
 
 
 if __name__ == "__main__":

@@ -11,8 +11,9 @@ from PIL import Image
 from odm.errors import OdmError
 from odm.images import reading
 from odm.images.catalogue import CATALOGUE, Benchmark, Packaged
+from odm.images.decode import read_image
 from odm.images.digest import digest
-from odm.images.reading import images_in, read_image, read_set, set_digest, signature
+from odm.images.reading import images_in, read_set, set_digest, signature
 from odm.settings.images import Images
 
 

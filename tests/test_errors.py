@@ -121,8 +121,8 @@ def trained_on() -> None:
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
-        (half_an_image, "photos/held/2.png: cannot be read: damaged, or not an image; replace it"),
-        (no_image, "photos/held/2.png: cannot be read: damaged, or not an image; replace it"),
+        (half_an_image, "photos/held/2.png: cannot be read: damaged PNG; replace it"),
+        (no_image, "photos/held/2.png: cannot be read: not an image, or of a format that is not read; replace it"),
         (empty_folder, "images.folders.held: no images in photos/held"),
         (missing_folder, "images.folders.held: no folder photos/held; correct it"),
         (trained_on, "images.test: '2' of 'held' is also trained on, as 'other' of 'mine'"),

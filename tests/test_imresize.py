@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from odm.images.decode import read_image
 from odm.images.imresize import imresize
-from odm.images.reading import images_in, read_image
+from odm.images.reading import images_in
 
 HALF = Fraction(1, 2)
 

@@ -1,9 +1,11 @@
-from collections.abc import Iterator
+import io
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
+import skimage.data
 from PIL import Image
 from safetensors import safe_open
 
@@ -135,6 +137,149 @@ def test_step_refuses_an_image_both_trained_and_tested_on(settings: Settings, tm
     with pytest.raises(OdmError, match="'a' of 'unseen' is also trained on, as 'copy' of 'seen'"):
         data.run(both, "test")
     assert not (both.results / "data" / "test.safetensors").exists()
+
+
+def photograph() -> np.ndarray:
+    return np.ascontiguousarray(skimage.data.coffee()[100:300, 200:460])
+
+
+def put(folder: Path, name: str, image: np.ndarray | Image.Image, **options: object) -> None:
+    folder.mkdir(exist_ok=True)
+    (image if isinstance(image, Image.Image) else Image.fromarray(image)).save(folder / name, **options)
+
+
+def two_folders(settings: Settings, tmp_path: Path) -> Settings:
+    folders = {name: str(tmp_path / name) for name in ("seen", "unseen")}
+    return with_images(settings, train=["seen"], test=["unseen"], folders=folders)
+
+
+SAVED = {
+    "png": {},
+    "webp": {"lossless": True},
+    "bmp": {},
+    "tif": {"compression": "tiff_lzw"},
+    "tiff": {"compression": "raw"},
+}
+
+
+@pytest.mark.parametrize("first", data.SPLITS)
+@pytest.mark.parametrize("suffix", SAVED)
+@pytest.mark.parametrize(("seen", "unseen"), [("L", "RGB"), ("RGB", "L"), ("L", "LA"), ("P", "L"), ("RGBA", "1")])
+def test_one_photograph_in_any_container_is_one_image(
+    settings: Settings, tmp_path: Path, first: str, suffix: str, seen: str, unseen: str
+) -> None:
+    """Grey, colour, palette or opaque: whichever split is prepared first."""
+    image = Image.fromarray(photograph()).convert("1" if "1" in (seen, unseen) else "L")
+    for folder, mode, ending in (("seen", seen, suffix), ("unseen", unseen, "png")):
+        if mode == "LA" or (mode, ending) != ("RGBA", "bmp"):
+            put(tmp_path / folder, f"{folder}.{ending}", image.convert(mode), **SAVED[ending])
+        else:
+            put(tmp_path / folder, f"{folder}.{ending}", image.convert("RGB"))
+    both = two_folders(settings, tmp_path)
+    if first == "test":  # prepared before there was a copy of it to train on
+        (tmp_path / "elsewhere").mkdir()
+        put(tmp_path / "elsewhere", "other.png", noise(40, 40, 3))
+        data.run(with_images(both, folders=both.images.folders | {"seen": str(tmp_path / "elsewhere")}), "test")
+    else:
+        data.run(both, "train")
+    with pytest.raises(OdmError, match="'unseen' of 'unseen' is also trained on, as 'seen' of 'seen'; take it out"):
+        data.run(both, "train" if first == "test" else "test")
+
+
+def jpeg(quality: int) -> Callable[[Image.Image], Image.Image]:
+    def again(image: Image.Image) -> Image.Image:
+        buffer = io.BytesIO()
+        image.save(buffer, "JPEG", quality=quality)
+        return Image.open(buffer)
+
+    return again
+
+
+def resized(share: float) -> Callable[[Image.Image], Image.Image]:
+    return lambda image: image.resize((int(image.width * share), int(image.height * share)), Image.Resampling.BICUBIC)
+
+
+def turned(
+    how: Image.Transpose, then: Callable[[Image.Image], Image.Image] = Image.Image.copy
+) -> Callable[[Image.Image], Image.Image]:
+    return lambda image: then(image.transpose(how))
+
+
+COPIES: dict[str, Callable[[Image.Image], Image.Image]] = {
+    **{f"jpeg {quality}": jpeg(quality) for quality in (95, 75, 50, 30)},
+    **{f"resized {share}": resized(share) for share in (0.5, 0.7, 0.9, 1.5, 2.0)},
+    **{how.name: turned(how) for how in Image.Transpose},
+    **{f"{how.name} jpeg": turned(how, jpeg(60)) for how in Image.Transpose},
+    "grey": lambda image: image.convert("L"),
+    "palette": lambda image: image.quantize(64),
+    "brighter": lambda image: image.point(lambda value: min(255, int(value * 1.1))),
+    "one pixel": lambda image: Image.fromarray(np.vstack([np.asarray(image)[:-1], np.asarray(image)[-1:] // 2])),
+}
+
+
+@pytest.mark.parametrize("split", data.SPLITS)
+@pytest.mark.parametrize("copy", COPIES)
+def test_near_copies_are_warned_of(
+    settings: Settings, tmp_path: Path, copy: str, split: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = Image.fromarray(photograph())
+    put(tmp_path / "seen", "mine.png", image)
+    put(tmp_path / "unseen", "copy.png", COPIES[copy](image))
+    put(tmp_path / "unseen", "other.png", skimage.data.astronaut()[:200, :200])
+    for each in ("test", "train") if split == "train" else ("test",):
+        capsys.readouterr()
+        data.run(two_folders(settings, tmp_path), each)
+    warnings = [line for line in capsys.readouterr().out.splitlines() if line.startswith("warning: ")]
+    assert len(warnings) == 1
+    assert warnings[0].startswith("warning: images.test: 'copy' of 'unseen' looks like 'mine' of 'seen', which is")
+
+
+def test_many_near_copies_are_counted(settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    put(tmp_path / "seen", "mine.png", photograph())
+    for number in range(25):
+        changed = photograph()
+        changed[0, number] ^= 1
+        put(tmp_path / "unseen", f"{number}.png", changed)
+    data.run(two_folders(settings, tmp_path), "test")
+    warnings = [line for line in capsys.readouterr().out.splitlines() if line.startswith("warning: ")]
+    assert len(warnings) == 21
+    assert "5 more" in warnings[-1]
+
+
+def flat(*colour: int) -> np.ndarray:
+    return np.full(
+        (40, 50, len(colour)) if len(colour) > 1 else (40, 50), colour if len(colour) > 1 else colour[0], np.uint8
+    )
+
+
+def framed(width: int) -> np.ndarray:
+    """Of one colour but for a frame."""
+    image = noise(42, 54, 3)
+    image[width:-width, width:-width] = 7
+    return image
+
+
+@pytest.mark.parametrize(
+    ("image", "is_refused"),
+    [
+        *[(flat(value), True) for value in (0, 1, 128, 255)],
+        *[(flat(*colour), True) for colour in ((0, 0, 0), (255, 255, 255), (10, 200, 30))],
+        *[(framed(width), width <= 3) for width in (1, 2, 3, 4, 5)],
+        (noise(40, 50, 3), False),
+    ],
+)
+def test_a_test_image_of_one_colour(settings: Settings, tmp_path: Path, image: np.ndarray, is_refused: bool) -> None:
+    put(tmp_path / "unseen", "flat.png", image)
+    put(tmp_path / "seen", "other.png", noise(40, 40, 3, seed=9))
+    both = two_folders(settings, tmp_path)
+    both = both.model_copy(update={"images": both.images.model_copy(update={"scales": [2, 3]})})
+    if is_refused:
+        with pytest.raises(OdmError, match=r"images\.test: 'flat' of 'unseen' is of one colour .* infinite PSNR"):
+            data.run(both, "test")
+    else:
+        data.run(both, "test")
+    swapped = both.model_copy(update={"images": both.images.model_copy(update={"train": ["unseen"], "test": ["seen"]})})
+    data.run(swapped, "train")  # trained on it may be
 
 
 def test_step_with_an_empty_test_folder(settings: Settings, tmp_path: Path) -> None:

@@ -74,10 +74,6 @@ class Prepared:
         """Of all images, by the digest that was noted of each."""
         return hashlib.sha256(json.dumps(self._digests).encode()).hexdigest()
 
-    def by_digest(self) -> dict[str, tuple[str, str]]:
-        """(set, name) of each image by the digest of its pixels."""
-        return {self._digests["hr/" + "/".join(image)]: image for image in self.images}
-
     def hr(self, index: int) -> Pixels:
         """High-resolution image, (H, W, 3) or for a grey one (H, W), not cropped: read-only."""
         return self._tensors["hr/" + "/".join(self.images[index])]

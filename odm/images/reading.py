@@ -5,18 +5,18 @@ import importlib.metadata
 import importlib.util
 import os
 import re
-import struct
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from odm.errors import OdmError
 from odm.images import download
 from odm.images.catalogue import CATALOGUE, SUFFIXES, Benchmark, Packaged
+from odm.images.decode import read_image
 from odm.images.digest import digest
+from odm.names import shown
 from odm.settings.images import Images
 
 ROOT_VARIABLE = "ODM_IMAGES"
@@ -54,9 +54,10 @@ def read_set(name: str, images: Images) -> Iterator[tuple[str, NDArray[np.uint8]
     signatures: list[str] = []
     taken: dict[str, Path] = {}
     for file in files:
-        if file.stem in taken:
-            raise OdmError(f"{file}: has the same name as {taken[file.stem].name}; rename one of them")
-        taken[file.stem] = file
+        image_name = shown(file.stem)  # it goes into headers, tables and figures
+        if image_name in taken:
+            raise OdmError(f"{file}: has the same name as {taken[image_name].name}; rename one of them")
+        taken[image_name] = file
         image = _as_published(read_image(file), published)
         if published:
             signatures.append(signature(image))
@@ -69,7 +70,7 @@ def read_set(name: str, images: Images) -> Iterator[tuple[str, NDArray[np.uint8]
             raise OdmError(
                 f"{file}: {size} is too small for x{max(images.scales)}; take out what is under {smallest} a side"
             )
-        yield file.stem, image
+        yield image_name, image
     if published and (trouble := _other_pixels(name, published, signatures)):
         if name not in images.folders:
             raise OdmError(
@@ -113,7 +114,7 @@ def _wrong(name: str, entry: Benchmark, folder: Path) -> str | None:
         try:
             signatures.append(signature(_as_published(read_image(file), entry)))
         except OdmError:
-            return f"'{file.name}' is damaged, or not an image"
+            return f"'{file.name}' is no image that can be read"
     return _other_pixels(name, entry, signatures)
 
 
@@ -196,30 +197,3 @@ def images_in(folder: Path) -> list[Path]:
 def _natural(file: Path) -> tuple[list[tuple[int, str]], str]:
     parts = re.findall(r"\d+|\D+", file.name.lower())
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts], file.name
-
-
-def read_image(file: Path) -> NDArray[np.uint8]:
-    """Decode one image file to uint8: (H, W) if it is grey, (H, W, 3) otherwise.
-
-    16-bit grey is scaled to 8 bits, a palette resolved, an alpha channel dropped where it is opaque throughout.
-    """
-    try:
-        with Image.open(file) as opened:
-            opened.load()
-            image: Image.Image = opened.copy()
-    except (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError) as error:
-        # OSError without a number is PIL's word for damage; with one, the system's.
-        system = isinstance(error, OSError) and error.strerror
-        trouble = system or "damaged, or not an image"
-        raise OdmError(f"{file}: cannot be read: {trouble}; replace it or take it out") from None
-    if image.mode == "F":
-        raise OdmError(f"{file}: floating-point pixels; save it with 8 or 16 bits")
-    if image.mode.startswith("I"):
-        wide = np.asarray(image).astype(np.int64)
-        return ((np.clip(wide, 0, 65535) * 255 + 32767) // 65535).astype(np.uint8)
-    if image.has_transparency_data:
-        rgba = image.convert("RGBA")
-        if np.asarray(rgba)[..., 3].min() < 255:
-            raise OdmError(f"{file}: has transparent pixels; save it without transparency")
-    is_grey = image.mode in ("1", "L", "LA")
-    return np.asarray(image.convert("L" if is_grey else "RGB"))

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from odm.images.colour import luma
 from odm.images.imresize import imresize
 from odm.reporting.results import Row, Suite
-from odm.reporting.style import PALETTE, panel, say, write
+from odm.reporting.style import PALETTE, drawable, panel, say, write
 
 Pixels = NDArray[np.uint8]
 Upscale = Callable[[str, Pixels], Pixels]
@@ -25,6 +25,8 @@ SIDE = 32
 COLUMNS = 4
 ROW = 2.2
 """Height of a row of crops with its titles, in inches."""
+LONGEST = 24
+"""Letters of an image's name; more would run into the titles of the crops."""
 
 
 class Test(Protocol):
@@ -99,7 +101,9 @@ def _image(suite: Suite, network: str, test: Test, place: int, upscale: Upscale,
     axes = panel(figure, 0.1, above + 0.45, height * hr.shape[1] / hr.shape[0], height)
     axes.imshow(hr, aspect="auto")
     axes.add_patch(Rectangle((left, top), side, side, fill=False, edgecolor=PALETTE[4], linewidth=1.5))
-    axes.set_title(f"{test.images[place][1]} ({test.images[place][0]}), x{scale}")
+    name = drawable(test.images[place][1])
+    name = name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…"
+    axes.set_title(f"{name} ({test.images[place][0]}), x{scale}")
     axes.set_axis_off()
     for number, (title, image) in enumerate(panels):
         row, column = divmod(number, COLUMNS)

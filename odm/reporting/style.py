@@ -6,8 +6,11 @@ from typing import Any
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties, findfont, get_font
+from matplotlib.text import Text
 
 from odm.files import whole
+from odm.names import shown
 from odm.reporting.results import Row, Suite
 
 # Okabe and Ito's palette, told apart by colour-blind readers too; black and greys are kept for references.
@@ -32,6 +35,8 @@ STYLE: dict[str, Any] = {
     "axes.axisbelow": True,
     "legend.frameon": False,
     "legend.fontsize": 8,
+    # A name of a file may hold dollars; no figure has a formula.
+    "text.parse_math": False,
 }
 
 
@@ -67,8 +72,20 @@ def legend(figure: Figure, axes: Axes, top: float, title: str | None = None) -> 
         )  # fmt: skip
 
 
+def drawable(text: str) -> str:
+    """A text in which what the font has no glyph for is an escape: matplotlib draws a box for it, and warns of each."""
+    font = get_font(findfont(FontProperties(family=STYLE["font.family"])))
+    return "".join(
+        each if each == "\n" or font.get_char_index(ord(each)) else each.encode("unicode_escape").decode()
+        for each in shown(text, but="\n")
+    )
+
+
 def save(figure: Figure, path: Path) -> None:
     """PNG without time or program in it, 150 dots an inch."""
+    for text in figure.findobj(Text):
+        if (said := drawable(text.get_text())) != text.get_text():
+            text.set_text(said)
     with whole(path) as beside:
         figure.savefig(beside, format="png", dpi=150, facecolor="white", metadata={"Software": None})
 

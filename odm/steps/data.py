@@ -1,20 +1,23 @@
 """`odm data <split>`: the images of a split, decoded, shrunk and gathered in one file."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from odm.errors import OdmError
-from odm.images.digest import digest
+from odm.images.alike import Looks, identity, look
 from odm.images.prepare import write
-from odm.images.prepared import Prepared
+from odm.images.prepared import Prepared, crop
 from odm.images.reading import read_set
 from odm.settings.images import Images
 from odm.settings.suite import Settings
 
+Pixels = NDArray[np.uint8]
+
 SPLITS = ("train", "test")
+MOST_WARNINGS = 20
 
 
 def run(settings: Settings, split: str) -> None:
@@ -23,7 +26,7 @@ def run(settings: Settings, split: str) -> None:
         raise OdmError(f"odm data: no split '{split}'; there are: {', '.join(SPLITS)}")
     images = settings.images
     folder = settings.results / "data"
-    other = _trained(images) if split == "test" else _tested(images, folder / "test.safetensors")
+    other = Other(_trained(images) if split == "test" else _tested(images, folder / "test.safetensors"))
     sets = {each: _apart(each, split, images, other) for each in getattr(images, split)}
     path = folder / f"{split}.safetensors"
     write(path, sets, images.scales)
@@ -31,27 +34,80 @@ def run(settings: Settings, split: str) -> None:
     prepared = Prepared(path, check=True)
     pixels = sum(np.prod(prepared.hr(index).shape[:2]) for index in range(len(prepared.images)))
     scales = ", ".join(f"x{scale}" for scale in sorted(set(images.scales)))
+    for warning in other.warnings():
+        print(warning)
     print(f"{split}: {len(prepared.images)} images, {pixels / 1e6:.1f} megapixels, {scales}: {path}")
 
 
-def _trained(images: Images) -> dict[str, str]:
-    """The training images by digest, read anew: their file may not be there yet."""
-    return {digest(image): f"'{name}' of '{each}'" for each in images.train for name, image in read_set(each, images)}
+class Other:
+    """The images of the other split, by their pixels and by how they look."""
+
+    def __init__(self, images: Iterator[tuple[str, Pixels]]) -> None:
+        self.by_identity: dict[str, str] = {}
+        looks = []
+        for name, image in images:
+            self.by_identity[identity(image)] = name
+            looks.append((name, look(image)))
+        self.looks = Looks(looks)
+        self.near: list[tuple[str, str]] = []
+
+    def equal(self, image: Pixels) -> str | None:
+        return self.by_identity.get(identity(image))
+
+    def note_near(self, this: str, image: Pixels, split: str) -> None:
+        if also := self.looks.nearest(image):
+            self.near.append((this, also) if split == "test" else (also, this))
+
+    def warnings(self) -> Iterator[str]:
+        for tested, trained in self.near[:MOST_WARNINGS]:
+            yield (
+                f"warning: images.test: {tested} looks like {trained}, which is trained on; "
+                f"if one is a copy of the other (turned, resized, compressed anew), take it out"
+            )
+        if len(self.near) > MOST_WARNINGS:
+            yield f"warning: images.test: {len(self.near) - MOST_WARNINGS} more look like one that is trained on"
 
 
-def _tested(images: Images, path: Path) -> dict[str, str]:
-    """The test images by digest, as far as they are prepared: later ones are compared when they are."""
-    if not path.exists():
-        return {}
-    found = Prepared(path).by_digest().items()
-    return {key: f"'{name}' of '{each}'" for key, (each, name) in found if each in images.test}
+def _called(name: str, of_set: str) -> str:
+    return f"'{name}' of '{of_set}'"
 
 
-def _apart(name: str, split: str, images: Images, other: Mapping[str, str]) -> Iterator[tuple[str, NDArray[np.uint8]]]:
-    """The images of a set; OdmError at one whose pixels are those of an image of the other split."""
+def _trained(images: Images) -> Iterator[tuple[str, Pixels]]:
+    """The training images, read anew: their file may not be there yet."""
+    for each in images.train:
+        yield from ((_called(name, each), image) for name, image in read_set(each, images))
+
+
+def _tested(images: Images, path: Path) -> Iterator[tuple[str, Pixels]]:
+    """The test images, as far as they are prepared: later ones are compared when they are."""
+    if path.exists():
+        prepared = Prepared(path)
+        for index, (each, name) in enumerate(prepared.images):
+            if each in images.test:
+                yield _called(name, each), prepared.hr(index)
+
+
+def _apart(name: str, split: str, images: Images, other: Other) -> Iterator[tuple[str, Pixels]]:
+    """The images of a set; OdmError at one whose pixels are those of an image of the other split, and at a test image
+    that cannot be scored."""
     for image_name, image in read_set(name, images):
-        if (also := other.get(digest(image))) is not None:
-            this = f"'{image_name}' of '{name}'"
+        this = _called(image_name, name)
+        if also := other.equal(image):
             tested, trained = (this, also) if split == "test" else (also, this)
             raise OdmError(f"images.test: {tested} is also trained on, as {trained}; take it out of one")
+        if split == "test" and (scale := _unscorable(image, images.scales)):
+            raise OdmError(
+                f"images.test: {this} is of one colour where it is scored at x{scale} ({scale} pixels are cut off each "
+                f"side): any network has an infinite PSNR; take it out"
+            )
+        other.note_near(this, image, split)
         yield image_name, image
+
+
+def _unscorable(image: Pixels, scales: Sequence[int]) -> int | None:
+    """A scale at which all scored pixels of an image are equal, if there is one."""
+    for scale in scales:
+        scored = crop(image, scale)[scale:-scale, scale:-scale]
+        if (scored == scored[:1, :1]).all():  # also where nothing is left
+            return scale
+    return None

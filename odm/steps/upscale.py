@@ -6,7 +6,8 @@ from PIL import Image
 
 from odm import inference
 from odm.files import whole
-from odm.images.reading import read_image
+from odm.images.decode import read_image
+from odm.names import shown
 from odm.networks.device import device_of
 from odm.settings.suite import Settings
 
@@ -20,4 +21,4 @@ def run(settings: Settings, image: str, name: str, output: str) -> None:
     target = Path(output) if output else source.with_name(f"{source.stem}_x{network.scale}_{name}.png")
     with whole(target) as beside:
         Image.fromarray(inference.upscale(network, pixels)).save(beside, format="PNG")
-    print(f"{target}: {name}, x{network.scale}")
+    print(f"{shown(target)}: {name}, x{network.scale}")

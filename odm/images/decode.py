@@ -1,0 +1,268 @@
+"""One image file to pixels: which kinds of pixels are read, and what is said of the others.
+
+Pillow opens more than it reads right: it takes signed values for unsigned ones, leaves white as 0 in 16 bits, and cuts
+16 bits of a colour to the upper 8. So what a file holds is looked up in a table before its pixels are believed.
+"""
+
+import re
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+
+from odm.errors import OdmError
+from odm.names import shown
+
+Pixels = NDArray[np.uint8]
+
+GREY, WHITE_IS_0, RGB, PALETTE = "grey", "grey with white as 0", "RGB", "palette"
+
+EIGHT, WIDE = "eight", "wide"
+"""How pixels are read: by Pillow as 8 bits (1, 2 and 4 bits spread over 0-255), or all 16 bits of them scaled here."""
+
+READ: dict[tuple[str, int, bool], str] = {
+    # colour, bits a sample, whether there is alpha. Unsigned integers all; what is not here is refused.
+    **{(colour, bits, False): EIGHT for colour in (GREY, WHITE_IS_0, PALETTE) for bits in (1, 2, 4, 8)},
+    **{(colour, 8, True): EIGHT for colour in (GREY, RGB, PALETTE)},
+    (RGB, 8, False): EIGHT,
+    **{(colour, 16, False): WIDE for colour in (GREY, WHITE_IS_0, RGB)},
+    (RGB, 16, True): WIDE,
+}
+
+UNSIGNED = "unsigned"
+# Tags and values of TIFF 6.0.
+_PHOTOMETRIC = {0: WHITE_IS_0, 1: GREY, 2: RGB, 3: PALETTE, 5: "CMYK", 6: "YCbCr", 8: "LAB"}
+_SAMPLES = {1: UNSIGNED, 2: "signed", 3: "floating-point"}
+_CHANNELS = {WHITE_IS_0: 1, GREY: 1, PALETTE: 1, "CMYK": 4}
+_TIFF_JPEG = 7
+# Of PNG, by its colour type.
+_PNG = {0: (GREY, False), 2: (RGB, False), 3: (PALETTE, False), 4: (GREY, True), 6: (RGB, True)}
+# Of all other formats, by the mode that Pillow gives them.
+_MODES = {
+    "1": (GREY, 1, False),
+    "L": (GREY, 8, False),
+    "LA": (GREY, 8, True),
+    "P": (PALETTE, 8, False),
+    "PA": (PALETTE, 8, True),
+    "RGB": (RGB, 8, False),
+    "RGBA": (RGB, 8, True),
+}
+_SIGNATURES = {
+    b"\x89PNG": "PNG",
+    b"\xff\xd8\xff": "JPEG",
+    b"RIFF": "WEBP",
+    b"BM": "BMP",
+    b"II*\0": "TIFF",
+    b"MM\0*": "TIFF",
+    b"GIF8": "GIF",
+}
+_UNSUPPORTED = re.compile("unsupported|unknown (pixel mode|data organi)|cannot handle|not (available|supported)", re.I)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What the pixels of a file are."""
+
+    colour: str
+    bits: int
+    alpha: bool
+    samples: str = UNSIGNED
+
+    @property
+    def how(self) -> str | None:
+        return READ.get((self.colour, self.bits, self.alpha)) if self.samples == UNSIGNED else None
+
+    def __str__(self) -> str:
+        sign = "" if self.samples == UNSIGNED else f"{self.samples} "
+        return f"{self.bits}-bit {sign}{self.colour}{' with transparency' if self.alpha else ''}"
+
+
+def read_image(file: Path) -> Pixels:
+    """Decode one image file to uint8: (H, W) if it is grey, (H, W, 3) otherwise; turned as its EXIF says.
+
+    By the table above: 16 bits are scaled to 8, a palette resolved, an alpha channel dropped where it is opaque
+    throughout. Of many pages or frames the first is read, which a printed note says.
+    """
+    with _trouble_in_one_line(file), file.open("rb") as stream:
+        image = _opened(stream)
+        layout = _layout(image, stream)
+        if layout.how is None:
+            raise OdmError(f"{file}: {layout} pixels, which are not read; save it with 8 bits, as grey or RGB")
+        is_one_of_many = getattr(image, "is_animated", False)
+        pixels, is_opaque = _wide(image, stream, layout) if layout.how == WIDE else _eight(image, layout)
+        orientation = _orientation(image)
+    if not is_opaque:
+        raise OdmError(f"{file}: has transparent pixels; save it without transparency")
+    if is_one_of_many:
+        print(f"note: {shown(file)}: holds more than one picture; the first is taken", flush=True)
+    return _upright(pixels, orientation)
+
+
+@contextmanager
+def _trouble_in_one_line(file: Path) -> Iterator[None]:
+    """What Pillow and the system object to, each in its own words; nothing of what Pillow merely warns of."""
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            yield
+    except OdmError:
+        raise
+    except (Image.DecompressionBombError, MemoryError):
+        most = 2 * (Image.MAX_IMAGE_PIXELS or 0) / 1e6
+        raise OdmError(
+            f"{file}: too large: an image may have {most:.0f} megapixels, and must fit into memory; "
+            f"cut it up or take it out"
+        ) from None
+    except Exception as error:
+        # Of a file made to mislead, Pillow's plugins raise nearly anything.
+        if isinstance(error, OSError) and error.strerror:
+            raise OdmError(f"{file}: cannot be read: {error.strerror}; replace it or take it out") from None
+        raise OdmError(f"{file}: cannot be read: {_words(file, error)}; replace it or take it out") from None
+
+
+def _words(file: Path, error: Exception) -> str:
+    try:
+        with file.open("rb") as stream:
+            head = stream.read(4)
+    except OSError as closed:
+        return str(closed.strerror or closed)
+    if not head:
+        return "damaged: it is empty"
+    kind = next((kind for signature, kind in _SIGNATURES.items() if head.startswith(signature)), None)
+    if isinstance(error, UnidentifiedImageError) and kind is None:
+        return "not an image, or of a format that is not read"
+    if _UNSUPPORTED.search(str(error)) or isinstance(error.__cause__, KeyError):
+        return f"unsupported: a {kind or 'file'} with pixels or compression of a rare kind"
+    return f"damaged{f' {kind}' if kind else ''}"
+
+
+def _opened(stream: BinaryIO) -> Image.Image:
+    """OSError and the like of the format's own plugin where Pillow would say no more than that no plugin wants it."""
+    try:
+        return Image.open(stream)
+    except UnidentifiedImageError:
+        stream.seek(0)
+        head = stream.read(4)
+        kind = next((kind for signature, kind in _SIGNATURES.items() if head.startswith(signature)), None)
+        if kind is None or kind not in Image.OPEN:
+            raise
+        stream.seek(0)
+        return Image.OPEN[kind][0](stream, "")
+
+
+def _layout(image: Image.Image, stream: BinaryIO) -> Layout:
+    """What the pixels are, by the file's own header."""
+    if image.format == "PNG":
+        place = stream.tell()
+        stream.seek(0)
+        header = stream.read(26)
+        stream.seek(place)
+        colour, alpha = _PNG[header[25]]  # after signature, length and name of IHDR, sizes and depth
+        return Layout(colour, header[24], alpha)
+    if image.format == "TIFF":
+        return _layout_of_tiff(getattr(image, "tag_v2"), image.mode)  # noqa: B009 - the plugin's own
+    if image.format == "PPM" and image.mode == "I":
+        return Layout(GREY, 16, False)  # whatever its maximum is, Pillow spreads it over 16 bits
+    if image.mode in _MODES:
+        return Layout(*_MODES[image.mode])
+    wide = {"F": (32, "floating-point"), "I": (32, "signed")}.get(image.mode, (16, UNSIGNED))
+    is_grey = image.mode[0] in "IF"
+    return Layout(GREY if is_grey else image.mode, wide[0] if is_grey else 8, False, wide[1] if is_grey else UNSIGNED)
+
+
+def _layout_of_tiff(tags: Any, mode: str) -> Layout:
+    tag = ExifTags.Base
+    colour = _PHOTOMETRIC.get(tags.get(tag.PhotometricInterpretation, 0), "of an unknown colour")
+    # JPEG within TIFF is turned into RGB by libtiff; YCbCr that stands there plain is not.
+    if colour == "YCbCr" and tags.get(tag.Compression) == _TIFF_JPEG and mode == "RGB":
+        colour = RGB
+    bits = tuple(tags.get(tag.BitsPerSample, (1,)))
+    samples = {_SAMPLES.get(each, "undefined") for each in tags.get(tag.SampleFormat, (1,))}
+    # What stands behind the colour is transparency, unless the file says that it is of no meaning (0).
+    extra = tuple(tags.get(tag.ExtraSamples, ()))
+    channels = tags.get(tag.SamplesPerPixel, len(bits))
+    alpha = any(extra) if extra else channels > _CHANNELS.get(colour, 3)
+    if len(set(bits)) > 1:
+        return Layout(f"{colour} of unequal depths", max(bits), alpha)
+    if bits[0] == 16 and channels > 1 and tags.get(tag.PlanarConfiguration, 1) == 2:
+        return Layout(f"{colour} in planes", 16, alpha)
+    if bits[0] == 16 and tags.get(tag.FillOrder, 1) == 2:
+        return Layout(f"{colour} of reversed bits", 16, alpha)
+    return Layout(colour, bits[0], alpha, UNSIGNED if samples == {UNSIGNED} else "/".join(samples - {UNSIGNED}))
+
+
+def _eight(image: Image.Image, layout: Layout) -> tuple[Pixels, bool]:
+    """Pixels, and whether all of them are opaque."""
+    image.load()
+    is_grey = layout.colour in (GREY, WHITE_IS_0)
+    key = image.info.get("transparency")
+    if key is not None and image.format == "PNG" and layout.colour != PALETTE:
+        pixels = np.asarray(image.convert("L" if is_grey else "RGB"))
+        # One colour that is transparent, in the depth of the file; Pillow spreads 2 and 4 bits of the pixels over
+        # 0-255, not those of this colour.
+        spread = 255 // (2**layout.bits - 1) if layout.bits in (2, 4) else 1
+        return pixels, not _holds(pixels, np.multiply(key, spread))
+    if image.mode == "La":  # grey times alpha, which Pillow turns into nothing else
+        image = image.convert("LA")
+    is_opaque = not image.has_transparency_data or int(np.asarray(image.convert("RGBA"))[..., 3].min()) == 255
+    return np.asarray(image.convert("L" if is_grey else "RGB")), is_opaque
+
+
+def _wide(image: Image.Image, stream: BinaryIO, layout: Layout) -> tuple[Pixels, bool]:
+    """Pixels of 16 bits, scaled to 8, and whether all of them are opaque."""
+    image.load()
+    wide = np.asarray(image).astype(np.int64)
+    if layout.colour == RGB:
+        # Pillow keeps the upper byte of each sample. Told that the bytes stand the other way round, the lower.
+        stream.seek(0)
+        other = Image.open(stream, formats=[str(image.format)])
+        other.tile = [tile._replace(args=_other_byte(tile.args)) for tile in other.tile]
+        other.load()
+        wide = wide * 256 + np.asarray(other)
+    elif layout.colour == WHITE_IS_0:
+        wide = 65535 - wide
+    key = image.info.get("transparency")
+    is_opaque = key is None or not _holds(wide, np.asarray(key))
+    if layout.alpha:
+        is_opaque = int(wide[..., 3].min()) == 65535
+    if layout.colour == RGB:
+        wide = wide[..., :3]
+    return ((np.clip(wide, 0, 65535) * 255 + 32767) // 65535).astype(np.uint8), is_opaque
+
+
+def _other_byte(args: Any) -> Any:
+    """Arguments of a decoder whose raw mode names the other order of bytes."""
+    if isinstance(args, tuple):
+        return (_other_byte(args[0]), *args[1:])
+    native = "L" if sys.byteorder == "little" else "B"
+    order = native if args[-1] == "N" else args[-1]
+    return args[:-1] + {"L": "B", "B": "L"}[order]
+
+
+def _holds(pixels: NDArray[Any], colour: NDArray[Any]) -> bool:
+    same = pixels == colour
+    return bool((same.all(-1) if pixels.ndim == 3 else same).any())
+
+
+def _orientation(image: Image.Image) -> int:
+    """1 to 8 of EXIF; 1 where there is none that can be read. Of a TIFF, Pillow has turned the pixels by now."""
+    try:
+        found = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # whatever stands there, the pixels are whole
+        return 1
+    return found if isinstance(found, int) and 1 <= found <= 8 else 1
+
+
+def _upright(pixels: Pixels, orientation: int) -> Pixels:
+    if orientation == 1:
+        return pixels
+    # Without the rest of the file's EXIF, which Pillow would write anew and fails to where it is damaged.
+    bare = Image.fromarray(pixels)
+    bare.getexif()[ExifTags.Base.Orientation] = orientation
+    return np.asarray(ImageOps.exif_transpose(bare))
