@@ -125,7 +125,7 @@ def _values(settings: Settings, step: str, name: str) -> dict[str, Any]:
     if step == "pretrain":
         # Weights that are taken over are tried on one batch.
         pretraining = _training(settings.pretraining)
-        is_given = network.get("weights") is not None
+        is_given = name not in settings.pretrained
         return values | {
             "pretraining": {key: pretraining[key] for key in ("batch", "patch")} if is_given else pretraining
         }

@@ -153,7 +153,43 @@ def test_suite_keeps_edits(project: Path, monkeypatch: pytest.MonkeyPatch, capsy
     assert main(monkeypatch, "suite", "quick") == 0
     assert Path("params.yaml.bak").read_text() == edited
     assert load().threads == 1
-    assert "params.yaml was edited by hand: kept as params.yaml.bak" in capsys.readouterr().out
+    assert "params.yaml is in no version of a suite: kept as params.yaml.bak\n" in capsys.readouterr().out
+
+
+def test_suite_writes_over_no_earlier_backup(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sound = PARAMS.read_bytes()
+    edits = [sound.replace(b"threads: 1", f"threads: {number}".encode()) for number in (2, 3, 3, 4)]
+    edits.append(b"\xff\xfe: not even text\n")
+    for edited in edits:
+        PARAMS.write_bytes(edited)
+        assert main(monkeypatch, "suite", "quick") == 0
+        assert PARAMS.read_bytes() == sound
+    kept = {each.name: each.read_bytes() for each in project.glob("params.yaml.bak*")}
+    names = ["params.yaml.bak", "params.yaml.bak2", "params.yaml.bak3", "params.yaml.bak4"]
+    assert kept == dict(zip(names, dict.fromkeys(edits), strict=True))
+
+
+def test_suite_keeps_nothing_that_nobody_edited(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An older version of a suite, as git knows it; another schema line; the line ends of another system."""
+    git = ["git", "-c", "user.name=a", "-c", "user.email=b"]
+    older = PARAMS.read_text()
+    for command in (["init", "-q"], ["add", "suites"], ["commit", "-qm", "older"]):
+        subprocess.run([*git, *command], check=True)
+    quick = Path("suites/quick.yaml")
+    quick.write_text(quick.read_text().replace("steps: 300", "steps: 400"))
+    subprocess.run([*git, "commit", "-qam", "newer"], check=True)
+    newer = quick.read_text().replace("$schema=../", "$schema=")
+    bare = older.split("\n", 1)[1]
+    for content in (older, newer, quick.read_text(), bare, f"# yaml-language-server: $schema=elsewhere.json\n{bare}"):
+        for ends in ("\n", "\r\n"):
+            PARAMS.write_bytes(content.replace("\n", ends).encode())
+            assert main(monkeypatch, "suite", "quick") == 0
+            assert PARAMS.read_text() == newer
+    said = capsys.readouterr().out
+    assert "kept" not in said and "edited" not in said
+    assert not list(project.glob("params.yaml.bak*"))
 
 
 def test_suite_with_a_mistake_is_refused(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:

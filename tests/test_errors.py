@@ -185,6 +185,31 @@ def test_damaged_json(project: Path) -> None:
         read_json(NETWORK / "mismatch.json")
 
 
+def test_training_asks_for_measurements_where_it_goes_by_them(project: Path) -> None:
+    """`plain` does not, nor does ODM without offsets, or without activations that are quantized."""
+    text = Path("params.yaml").read_text()
+    content = yaml.safe_load(text)
+    content["methods"] |= {"plain": {"kind": "plain"}, "none": {"kind": "odm", "offsets": {"kind": "none"}}}
+    sound = content["runs"]["w2a2"]
+    content["runs"] = {
+        "with_offsets": sound,
+        "plain": sound | {"method": "plain"},
+        "none": sound | {"method": "none"},
+        "weights": sound | {"activation_bits": 32},
+    }
+    Path("params.yaml").write_text(yaml.safe_dump(content))
+    for run in ("plain", "none", "weights", "with_offsets"):
+        train.run(load(), run)
+    made = {run: tree(Path("results/tiny/runs") / run) for run in content["runs"]}
+    (NETWORK / "mismatch.json").unlink()
+    for run in ("plain", "none", "weights"):
+        shutil.rmtree(Path("results/tiny/runs") / run)
+        train.run(load(), run)
+        assert tree(Path("results/tiny/runs") / run) == made[run]
+    with pytest.raises(OdmError, match=r"mismatch\.json: no such file; run the step that writes it"):
+        train.run(load(), "with_offsets")
+
+
 # Training that is stopped at its very end: the work lies in the checkpoint
 
 

@@ -80,7 +80,8 @@ def _is_by_python(text: str) -> bool:
 
 def _second(text: str, tag: str) -> Any:
     """What a reader of YAML 1.2 makes of a scalar without quotes; its error if it makes nothing of it."""
-    from ruamel.yaml import ScalarNode, YAMLError
+    from ruamel.yaml import ScalarNode
+    from ruamel.yaml.error import YAMLError
 
     reader = _reader()
     try:

@@ -33,8 +33,8 @@ def load(path: Path = PARAMS) -> Settings:
     try:
         loader = _UniqueKeys(path.read_text(encoding="utf-8"))
         document = loader.get_single_node()
-        for line, what in differing(document):
-            raise OdmError(f"{path}, line {line}: {what}")
+        for number, what in differing(document):
+            raise OdmError(f"{path}, line {number}: {what}")
         content = loader.construct_document(document) if document else None
     except FileNotFoundError:
         raise OdmError(f"{path}: no such file; `odm suite quick` puts one there") from None
