@@ -118,7 +118,10 @@ def upscale(
         str, typer.Option("--with", help="A network, dial or run of params.yaml; the last run if not given.")
     ] = "",
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Where to write; beside the image if not given.")
+        Path | None,
+        typer.Option(
+            "--output", "-o", help="Where to write, in the format of its suffix; beside the image if not given."
+        ),
     ] = None,
 ) -> None:
     """Enlarge an image with what was trained."""

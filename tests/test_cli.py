@@ -15,6 +15,7 @@ from PIL import Image
 from typer.main import get_command
 
 from odm import cli, inference
+from odm.networks.device import usable_cores
 from odm.settings.reading import PARAMS, load
 from odm.steps import data, doctor, mismatch, pretrain, train
 
@@ -241,6 +242,20 @@ def test_doctor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.
         assert line in said
 
 
+def test_check_and_doctor_agree_on_the_processor(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(monkeypatch, "check") == main(monkeypatch, "doctor") == 0
+    said = capsys.readouterr().out
+    (line,) = [each.removeprefix("CPU: ") for each in said.splitlines() if each.startswith("CPU: ")]
+    assert f"on 1 thread(s) of {line}; less as far as" in said
+
+
+def test_a_system_that_does_not_tell_usable_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    assert usable_cores() == os.cpu_count()
+
+
 # What was trained, used
 
 
@@ -300,6 +315,49 @@ def test_upscale_with_a_network_to_a_place(
     with Image.open(target) as image:
         assert (image.format, image.size) == ("PNG", (33, 27))
     assert [each.name for each in target.parent.iterdir()] == ["large.png"]
+
+
+@pytest.mark.parametrize(
+    ("suffix", "format"),
+    [(".png", "PNG"), (".PNG", "PNG"), (".jpg", "JPEG"), (".jpeg", "JPEG"), (".tif", "TIFF"), (".bmp", "BMP"),
+     (".webp", "WEBP")],
+)  # fmt: skip
+def test_the_suffix_is_the_format(
+    suffix: str, format: str, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(trained)
+    target = tmp_path / f"large{suffix}"
+    assert main(monkeypatch, "upscale", "photo.jpg", "--with", "net", "-o", str(target)) == 0
+    settings = load()
+    with Image.open("photo.jpg") as photo, Image.open(target) as image:
+        expected = inference.upscale(inference.load(settings, "net", torch.device("cpu")), np.asarray(photo))
+        assert image.format == format
+        difference = np.abs(np.asarray(image.convert("RGB")).astype(int) - expected)
+    assert difference.max() == 0 or (format == "JPEG" and difference.mean() < 8)
+
+
+def test_upscale_refuses_to_lose_something(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(trained / PARAMS, tmp_path)
+    shutil.copy(trained / "photo.jpg", tmp_path)
+    os.symlink("photo.jpg", "link.jpg")
+    os.link("photo.jpg", "hard.jpg")
+    os.mkfifo("pipe.png")
+    before = sorted(os.listdir())
+    shutil.copytree(trained / "results", "results")
+    known = "no image format has this suffix; there are: .png, .tif, .tiff, .bmp, .webp, .jpg, .jpeg"
+    for name, said in (
+        ("photo.jpg", "photo.jpg: is the image itself, which would be lost; name another file"),
+        ("link.jpg", "link.jpg: is the image itself, which would be lost; name another file"),
+        ("hard.jpg", "hard.jpg: is the image itself, which would be lost; name another file"),
+        ("large.gif", f"large.gif: {known}"),
+        ("large", f"large: {known}"),
+        ("/dev/stdout", f"/dev/stdout: {known}"),
+        ("pipe.png", "pipe.png: cannot be written: a device or pipe and no file; name another"),
+    ):
+        assert main(monkeypatch, "upscale", "photo.jpg", "--with", "net", "-o", name) == f"odm: {said}"
+    assert sorted(os.listdir()) == sorted([*before, "results"])
+    assert Path("photo.jpg").read_bytes() == (trained / "photo.jpg").read_bytes()
 
 
 def test_upscale_without_what_it_needs(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -400,3 +400,79 @@ def test_a_block_that_fails_leaves_what_was_there(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         interrupted()
     assert tree(tmp_path) == {"file": b"old"}
+
+
+# What stands where a file is to be
+
+
+def test_a_link_is_followed_and_stays(tmp_path: Path) -> None:
+    """Data that a user has put on another disk: it is replaced there, and the link is not."""
+    (tmp_path / "here").mkdir()
+    (tmp_path / "disk").mkdir()
+    target = tmp_path / "disk" / "data"
+    target.write_text("old")
+    link, chain = tmp_path / "here" / "data", tmp_path / "here" / "chain"
+    link.symlink_to(Path("..") / "disk" / "data")
+    chain.symlink_to("data")
+    for path, text in ((link, "new"), (chain, "newer")):
+        with whole(path) as beside:
+            assert beside.parent == target.parent, "renaming goes no further than a disk"
+            beside.write_text(text)
+        assert target.read_text() == text
+    dangling = tmp_path / "here" / "dangling"
+    dangling.symlink_to(tmp_path / "disk" / "other")
+    write_text(dangling, "made")
+    assert tree(tmp_path / "disk") == {"data": b"newer", "other": b"made"}
+    assert link.is_symlink() and chain.is_symlink() and dangling.is_symlink()
+    dangling.unlink()
+    dangling.symlink_to(tmp_path / "unmounted" / "other")
+    with pytest.raises(
+        OdmError, match=r"dangling: cannot be written: it is a link to .*/unmounted/other, whose folder"
+    ):
+        write_text(dangling, "lost")
+    dangling.unlink()
+    dangling.symlink_to(dangling)
+    with pytest.raises(OdmError, match="dangling: cannot be written: Too many levels of symbolic links"):
+        write_text(dangling, "lost")
+
+
+def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
+    pipe, link = tmp_path / "pipe", tmp_path / "link"
+    os.mkfifo(pipe)
+    link.symlink_to(pipe)
+    before = sorted(os.listdir(tmp_path))
+    for path in (pipe, link):
+        with pytest.raises(
+            OdmError, match=f"{path.name}: cannot be written: a device or pipe and no file; name another"
+        ):
+            write_text(path, "text")
+    with pytest.raises(OdmError, match="a device or pipe and no file"):
+        write_text(Path(os.devnull), "text")
+    assert Path(os.devnull).is_char_device()
+    assert sorted(os.listdir(tmp_path)) == before and pipe.is_fifo()
+
+
+@pytest.mark.parametrize("length", [1, 200, 249, 250, 251, 255])
+def test_long_names(tmp_path: Path, length: int) -> None:
+    for letter in ("a", "é"):
+        path = tmp_path / (letter * (length // len(letter.encode())))
+        if path != tmp_path:
+            write_text(path, "text")
+            write_text(path, "text again")
+            assert tree(tmp_path) == {path.name: b"text again"}
+            path.unlink()
+
+
+def test_a_name_that_is_too_long(tmp_path: Path) -> None:
+    with pytest.raises(OdmError, match="cannot be written: File name too long"):
+        write_text(tmp_path / ("a" * 256), "text")
+
+
+def test_nothing_is_synced_that_is_open_for_reading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Windows refuses that."""
+    import fcntl
+
+    synced = []
+    monkeypatch.setattr(os, "fsync", lambda number: synced.append(fcntl.fcntl(number, fcntl.F_GETFL) & os.O_ACCMODE))
+    write_text(tmp_path / "file", "text")
+    assert synced == [os.O_RDWR]
