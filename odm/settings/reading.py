@@ -30,6 +30,8 @@ class _UniqueKeys(Loader):
 
 def load(path: Path = PARAMS) -> Settings:
     """Read and check a settings file; the first thing wrong with it is raised as one line of OdmError."""
+    if set("{}") & set(here := str(Path.cwd())):
+        raise OdmError(f"{here}: the name of a folder has braces, which Snakemake and DVC fill in; rename it")
     try:
         loader = _UniqueKeys(path.read_text(encoding="utf-8"))
         document = loader.get_single_node()

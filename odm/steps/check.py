@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from odm import card, engines
+from odm import card, engines, leftovers
 from odm.errors import OdmError
 from odm.images.catalogue import CATALOGUE, Packaged
 from odm.methods.build import method_class
@@ -86,7 +86,9 @@ def run(settings: Settings) -> None:
 
 
 def _due(settings: Settings) -> None:
-    """What each engine would run, and why."""
+    """What each engine would run, and why; and what keeps it from that."""
+    for leftover in leftovers.found():
+        print(f"left behind: {leftover.what}; `odm adopt` mends it")
     for engine, there, plan in (
         ("Snakemake", Path("Snakefile"), engines.snakemake),
         ("DVC", Path("dvc.yaml"), lambda: engines.dvc(settings)),
