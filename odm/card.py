@@ -6,6 +6,7 @@ engines see the files. Free of torch.
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -125,7 +126,7 @@ def _values(settings: Settings, step: str, name: str) -> dict[str, Any]:
     if step == "pretrain":
         # Weights that are taken over are tried on one batch.
         pretraining = _training(settings.pretraining)
-        is_given = network.get("weights") is not None
+        is_given = name not in settings.pretrained
         return values | {
             "pretraining": {key: pretraining[key] for key in ("batch", "patch")} if is_given else pretraining
         }
@@ -190,15 +191,21 @@ def write(settings: Settings) -> int:
 
 def record(settings: Settings, step: str, name: str, made: Card) -> None:
     """Note under which card a job was done, for `recorded`."""
-    write_text(_record(settings, step, name), made.text())
+    write_text(beside_log(settings, step, name, ".card.json"), made.text())
 
 
 def recorded(settings: Settings, step: str, name: str) -> Card | None:
     """The card that a job was last done under on this machine; None if it was not."""
-    path = _record(settings, step, name)
+    path = beside_log(settings, step, name, ".card.json")
     return Card(**read_json(path)) if path.exists() else None
 
 
-def _record(settings: Settings, step: str, name: str) -> Path:
-    """Beside the job's log."""
-    return Path("logs") / settings.suite / step / f"{name or 'suite'}.card.json"
+def planned_by_dvc(settings: Settings, step: str, name: str) -> str:
+    """Digest of the card that DVC goes by, if it is DVC that runs the job; else ''."""
+    path = file(settings, step, name)
+    return Card(**read_json(path)).digest if "DVC_STAGE" in os.environ and path.exists() else ""
+
+
+def beside_log(settings: Settings, step: str, name: str, suffix: str) -> Path:
+    """Where what is known of a job on this machine lies."""
+    return Path("logs") / settings.suite / step / f"{name or 'suite'}{suffix}"

@@ -5,12 +5,15 @@ import io
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from odm.errors import OdmError
 from odm.names import shown
+
+if TYPE_CHECKING:
+    from odm.settings.suite import Settings
 
 app = typer.Typer(
     name="odm",
@@ -21,6 +24,9 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
+Planned = Annotated[
+    str, typer.Option("--card", help="Digest of the card that the job was planned with; refused if it is another now.")
+]
 NetworkName = Annotated[str, typer.Argument(help="A name under `networks` in params.yaml.")]
 RunName = Annotated[str, typer.Argument(help="A name under `runs` in params.yaml.")]
 
@@ -28,20 +34,31 @@ RunName = Annotated[str, typer.Argument(help="A name under `runs` in params.yaml
 def _step(step: str, *arguments: str | bool) -> None:
     from odm.settings.reading import load
 
-    settings = load()  # first: a mistake is answered before torch has been waited for
+    _run(load(), step, *arguments)  # settings first: a mistake is answered before torch has been waited for
+
+
+def _run(settings: "Settings", step: str, *arguments: str | bool) -> None:
     importlib.import_module(f"odm.steps.{step}").run(settings, *arguments)
 
 
-def _job(step: str, name: str = "") -> None:
+def _job(step: str, name: str = "", planned: str = "") -> None:
     """A step that the engines run; the card that it was done under is noted for `odm check`."""
     from odm import card
+    from odm.hold import held
     from odm.settings.reading import load
 
     settings = load()
+    if (step, name) not in set(card.jobs(settings)):
+        return _run(settings, step, name)  # which says what there is instead
     # Made before the work: of what it is done with, whatever is edited meanwhile.
-    made = card.card(settings, step, name) if (step, name) in set(card.jobs(settings)) else None
-    _step(step, *filter(None, [name]))
-    if made is not None:
+    made = card.card(settings, step, name)
+    if (planned or card.planned_by_dvc(settings, step, name) or made.digest) != made.digest:
+        raise OdmError(
+            f"odm {step} {name}".rstrip()
+            + ": settings or code have changed since this run was planned; start Snakemake or DVC again"
+        )
+    with held(card.beside_log(settings, step, name, ".lock"), f"odm {step} {name}".rstrip()):
+        _run(settings, step, *filter(None, [name]))
         card.record(settings, step, name, made)
 
 
@@ -64,53 +81,56 @@ def _of(kind: str, name: str) -> str:
 
 
 @app.command()
-def data(split: Annotated[str, typer.Argument(help="`train` or `test`.")]) -> None:
+def data(split: Annotated[str, typer.Argument(help="`train` or `test`.")], card: Planned = "") -> None:
     """Gather the images of a split and shrink them."""
-    _job("data", split)
+    _job("data", split, card)
 
 
 @app.command()
-def pretrain(network: NetworkName) -> None:
+def pretrain(network: NetworkName, card: Planned = "") -> None:
     """Train a float network."""
-    _job("pretrain", _of("network", network))
+    _job("pretrain", _of("network", network), card)
 
 
 @app.command()
-def dial(name: Annotated[str, typer.Argument(help="A name under `dials` in params.yaml.")]) -> None:
+def dial(name: Annotated[str, typer.Argument(help="A name under `dials` in params.yaml.")], card: Planned = "") -> None:
     """Make a float network of equal function whose channels lie further apart."""
-    _job("dial", _of("dial", name))
+    _job("dial", _of("dial", name), card)
 
 
 @app.command()
 def mismatch(
     network: Annotated[str, typer.Argument(help="A name under `networks` or `dials` in params.yaml.")],
+    card: Planned = "",
 ) -> None:
     """Measure the distribution mismatch of a float network's layers."""
-    _job("mismatch", _of("network or dial", network))
+    _job("mismatch", _of("network or dial", network), card)
 
 
 @app.command()
-def train(run: RunName) -> None:
+def train(run: RunName, card: Planned = "") -> None:
     """Train one quantized run."""
-    _job("train", _of("run", run))
+    _job("train", _of("run", run), card)
 
 
 @app.command()
-def evaluate(name: Annotated[str, typer.Argument(help="A network, a dial or a run of params.yaml.")]) -> None:
+def evaluate(
+    name: Annotated[str, typer.Argument(help="A network, a dial or a run of params.yaml.")], card: Planned = ""
+) -> None:
     """Score a network or run on the test images."""
-    _job("evaluate", _of("network or run", name))
+    _job("evaluate", _of("network or run", name), card)
 
 
 @app.command()
-def tables() -> None:
+def tables(card: Planned = "") -> None:
     """Render results/tables.md."""
-    _job("tables")
+    _job("tables", planned=card)
 
 
 @app.command()
-def figures() -> None:
+def figures(card: Planned = "") -> None:
     """Draw the figures of the suite."""
-    _job("figures")
+    _job("figures", planned=card)
 
 
 @app.command()
@@ -120,7 +140,10 @@ def upscale(
         str, typer.Option("--with", help="A network, dial or run of params.yaml; the last run if not given.")
     ] = "",
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Where to write; beside the image if not given.")
+        Path | None,
+        typer.Option(
+            "--output", "-o", help="Where to write, in the format of its suffix; beside the image if not given."
+        ),
     ] = None,
 ) -> None:
     """Enlarge an image with what was trained."""

@@ -38,7 +38,7 @@ def snakemake() -> Plan:
     for line in said.splitlines():
         if found := re.match(r"\s+reason: (.*)", line):
             reason = found[1]
-        elif found := re.match(r"Shell command: odm (\w+) ?(\w*) > ", line):
+        elif found := re.match(r"Shell command: odm (\w+) ?(\w*) --card ", line):
             due[found[1], found[2]] = _of_snakemake(reason)
     return Plan(due, not re.search("(missing|outdated) provenance", said))
 
@@ -56,6 +56,7 @@ def dvc(settings: Settings) -> Plan:
     import networkx
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
+    from dvc.scm import SCMError
 
     due: dict[str, str] = {}
     try:
@@ -63,6 +64,10 @@ def dvc(settings: Settings) -> Plan:
             status = repo.status()
             stages = {stage.addressing: stage for stage in repo.index.stages}
             graph = repo.index.graph
+    except SCMError:
+        raise OdmError(
+            "dvc: no git repository here; `git init`, or `dvc config --local core.no_scm true` to do without one"
+        ) from None
     except DvcException as error:
         raise OdmError(f"dvc: {str(error).splitlines()[0]}") from None
     job_of: dict[str, Job] = {}

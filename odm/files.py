@@ -1,8 +1,10 @@
 """Files that are either whole or not there: written beside their place, then renamed."""
 
+import errno
 import hashlib
 import json
 import os
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -10,21 +12,29 @@ from typing import Any
 
 from odm.errors import OdmError
 
+# Bytes; of nearly all file systems.
+LONGEST_NAME = 255
+
 
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it into place if the block succeeds, remove it if not.
 
-    The name is always the same, so that what a killed process left is written over by the next one. A full disk, a
-    folder that may not be written and the like are raised as OdmError.
+    The name is always the same, so that what a killed process left is written over by the next one. A symbolic link
+    stays, and what it leads to is written, on the disk where that lies. What is no regular file is refused. A full
+    disk, a folder that may not be written and the like are raised as OdmError.
     """
-    beside = path.with_name(f".{path.name}.part")
+    target = _regular(path)
+    name = f".{target.name}.part"
+    if len(os.fsencode(name)) > LONGEST_NAME:
+        name = f".{hashlib.sha256(os.fsencode(target.name)).hexdigest()}.part"
+    beside = target.with_name(name)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
         yield beside
-        with beside.open("rb") as file:
+        with beside.open("r+b") as file:  # Windows syncs nothing that is open for reading alone
             os.fsync(file.fileno())
-        beside.replace(path)
+        beside.replace(target)
     except (FileExistsError, NotADirectoryError):
         raise OdmError(f"{path}: cannot be written: a file is in its folder's place; move it away") from None
     except OSError as error:
@@ -32,6 +42,29 @@ def whole(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # nothing was written where nothing can be removed, and that has been said
             beside.unlink()
+
+
+def _regular(path: Path) -> Path:
+    """The regular file that a path leads to, or will. OdmError if there is something else."""
+    target = Path(os.path.realpath(path))
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        if path.is_symlink() and not target.parent.is_dir():
+            raise OdmError(
+                f"{path}: cannot be written: it is a link to {target}, whose folder is not there; mount it, or remove "
+                "the link"
+            ) from None
+        return target
+    except NotADirectoryError:
+        return target  # said when its folder is made
+    except OSError as error:
+        raise OdmError(f"{path}: cannot be written: {error.strerror or error}") from None
+    if stat.S_ISDIR(mode):
+        raise OdmError(f"{path}: cannot be written: {os.strerror(errno.EISDIR)}")
+    if not stat.S_ISREG(mode):
+        raise OdmError(f"{path}: cannot be written: a device or pipe and no file; name another")
+    return target
 
 
 def write_text(path: Path, text: str) -> None:

@@ -15,6 +15,7 @@ from PIL import Image
 from typer.main import get_command
 
 from odm import cli, inference
+from odm.networks.device import usable_cores
 from odm.settings.reading import PARAMS, load
 from odm.steps import data, doctor, mismatch, pretrain, train
 
@@ -153,7 +154,43 @@ def test_suite_keeps_edits(project: Path, monkeypatch: pytest.MonkeyPatch, capsy
     assert main(monkeypatch, "suite", "quick") == 0
     assert Path("params.yaml.bak").read_text() == edited
     assert load().threads == 1
-    assert "params.yaml was edited by hand: kept as params.yaml.bak" in capsys.readouterr().out
+    assert "params.yaml is in no version of a suite: kept as params.yaml.bak\n" in capsys.readouterr().out
+
+
+def test_suite_writes_over_no_earlier_backup(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sound = PARAMS.read_bytes()
+    edits = [sound.replace(b"threads: 1", f"threads: {number}".encode()) for number in (2, 3, 3, 4)]
+    edits.append(b"\xff\xfe: not even text\n")
+    for edited in edits:
+        PARAMS.write_bytes(edited)
+        assert main(monkeypatch, "suite", "quick") == 0
+        assert PARAMS.read_bytes() == sound
+    kept = {each.name: each.read_bytes() for each in project.glob("params.yaml.bak*")}
+    names = ["params.yaml.bak", "params.yaml.bak2", "params.yaml.bak3", "params.yaml.bak4"]
+    assert kept == dict(zip(names, dict.fromkeys(edits), strict=True))
+
+
+def test_suite_keeps_nothing_that_nobody_edited(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An older version of a suite, as git knows it; another schema line; the line ends of another system."""
+    git = ["git", "-c", "user.name=a", "-c", "user.email=b"]
+    older = PARAMS.read_text()
+    for command in (["init", "-q"], ["add", "suites"], ["commit", "-qm", "older"]):
+        subprocess.run([*git, *command], check=True)
+    quick = Path("suites/quick.yaml")
+    quick.write_text(quick.read_text().replace("steps: 300", "steps: 400"))
+    subprocess.run([*git, "commit", "-qam", "newer"], check=True)
+    newer = quick.read_text().replace("$schema=../", "$schema=")
+    bare = older.split("\n", 1)[1]
+    for content in (older, newer, quick.read_text(), bare, f"# yaml-language-server: $schema=elsewhere.json\n{bare}"):
+        for ends in ("\n", "\r\n"):
+            PARAMS.write_bytes(content.replace("\n", ends).encode())
+            assert main(monkeypatch, "suite", "quick") == 0
+            assert PARAMS.read_text() == newer
+    said = capsys.readouterr().out
+    assert "kept" not in said and "edited" not in said
+    assert not list(project.glob("params.yaml.bak*"))
 
 
 def test_suite_with_a_mistake_is_refused(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -203,6 +240,20 @@ def test_doctor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.
     assert f"torch {torch.__version__.split('+')[0]}" in said
     for line in ("CPU: ", "threads: ", "GPU"):
         assert line in said
+
+
+def test_check_and_doctor_agree_on_the_processor(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(monkeypatch, "check") == main(monkeypatch, "doctor") == 0
+    said = capsys.readouterr().out
+    (line,) = [each.removeprefix("CPU: ") for each in said.splitlines() if each.startswith("CPU: ")]
+    assert f"on 1 thread(s) of {line}; less as far as" in said
+
+
+def test_a_system_that_does_not_tell_usable_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    assert usable_cores() == os.cpu_count()
 
 
 # What was trained, used
@@ -264,6 +315,49 @@ def test_upscale_with_a_network_to_a_place(
     with Image.open(target) as image:
         assert (image.format, image.size) == ("PNG", (33, 27))
     assert [each.name for each in target.parent.iterdir()] == ["large.png"]
+
+
+@pytest.mark.parametrize(
+    ("suffix", "format"),
+    [(".png", "PNG"), (".PNG", "PNG"), (".jpg", "JPEG"), (".jpeg", "JPEG"), (".tif", "TIFF"), (".bmp", "BMP"),
+     (".webp", "WEBP")],
+)  # fmt: skip
+def test_the_suffix_is_the_format(
+    suffix: str, format: str, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(trained)
+    target = tmp_path / f"large{suffix}"
+    assert main(monkeypatch, "upscale", "photo.jpg", "--with", "net", "-o", str(target)) == 0
+    settings = load()
+    with Image.open("photo.jpg") as photo, Image.open(target) as image:
+        expected = inference.upscale(inference.load(settings, "net", torch.device("cpu")), np.asarray(photo))
+        assert image.format == format
+        difference = np.abs(np.asarray(image.convert("RGB")).astype(int) - expected)
+    assert difference.max() == 0 or (format == "JPEG" and difference.mean() < 8)
+
+
+def test_upscale_refuses_to_lose_something(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(trained / PARAMS, tmp_path)
+    shutil.copy(trained / "photo.jpg", tmp_path)
+    os.symlink("photo.jpg", "link.jpg")
+    os.link("photo.jpg", "hard.jpg")
+    os.mkfifo("pipe.png")
+    before = sorted(os.listdir())
+    shutil.copytree(trained / "results", "results")
+    known = "no image format has this suffix; there are: .png, .tif, .tiff, .bmp, .webp, .jpg, .jpeg"
+    for name, said in (
+        ("photo.jpg", "photo.jpg: is the image itself, which would be lost; name another file"),
+        ("link.jpg", "link.jpg: is the image itself, which would be lost; name another file"),
+        ("hard.jpg", "hard.jpg: is the image itself, which would be lost; name another file"),
+        ("large.gif", f"large.gif: {known}"),
+        ("large", f"large: {known}"),
+        ("/dev/stdout", f"/dev/stdout: {known}"),
+        ("pipe.png", "pipe.png: cannot be written: a device or pipe and no file; name another"),
+    ):
+        assert main(monkeypatch, "upscale", "photo.jpg", "--with", "net", "-o", name) == f"odm: {said}"
+    assert sorted(os.listdir()) == sorted([*before, "results"])
+    assert Path("photo.jpg").read_bytes() == (trained / "photo.jpg").read_bytes()
 
 
 def test_upscale_without_what_it_needs(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -484,3 +484,20 @@ def test_both_tools_have_its_graph(project: Path, own: Path, monkeypatch: pytest
     graph = snakemake_graph(project)
     assert not differences(graph, dvc_graph(project))
     assert card.card(load(), "pretrain", "plain").settings["network"]["digest"] == load().networks["plain"].digest
+
+
+def test_weights_that_are_given_need_no_pretraining(own: Path) -> None:
+    """To leave the block out is no mistake, and changes nothing, as long as no network is to be trained."""
+    content = yaml.safe_load(Path("params.yaml").read_text())
+    content["pretraining"] |= {key: content["qat"][key] for key in ("batch", "patch")}
+    Path("params.yaml").write_text(yaml.safe_dump(content))
+    assert all(each["weights"] for each in content["networks"].values())
+    with_it = {job: card.card(load(), *job).digest for job in card.jobs(load()) if job[0] not in ("tables", "figures")}
+    del content["pretraining"]
+    Path("params.yaml").write_text(yaml.safe_dump(content))
+    assert with_it == {job: card.card(load(), *job).digest for job in with_it}
+    pretrain.run(load(), "plain")
+    del content["networks"]["plain"]["weights"]
+    Path("params.yaml").write_text(yaml.safe_dump(content))
+    with pytest.raises(OdmError, match=r"params\.yaml: pretraining: missing; add it"):
+        load()

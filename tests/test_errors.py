@@ -71,8 +71,9 @@ def project(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def tree(folder: Path) -> dict[str, bytes]:
-    """Every file below a folder, hidden ones too, and its bytes."""
-    return {str(each.relative_to(folder)): each.read_bytes() for each in folder.rglob("*") if each.is_file()}
+    """Every file below a folder, hidden ones too, and its bytes; but for what is noted of jobs while they run."""
+    files = [each for each in folder.rglob("*") if each.is_file() and each.relative_to(folder).parts[0] != "logs"]
+    return {str(each.relative_to(folder)): each.read_bytes() for each in files}
 
 
 def one_line(*arguments: str, before: tuple[str, ...] = ()) -> str:
@@ -183,6 +184,31 @@ def test_damaged_json(project: Path) -> None:
     cut(NETWORK / "mismatch.json")
     with pytest.raises(OdmError, match=r"mismatch\.json: not a JSON file; remove it and run"):
         read_json(NETWORK / "mismatch.json")
+
+
+def test_training_asks_for_measurements_where_it_goes_by_them(project: Path) -> None:
+    """`plain` does not, nor does ODM without offsets, or without activations that are quantized."""
+    text = Path("params.yaml").read_text()
+    content = yaml.safe_load(text)
+    content["methods"] |= {"plain": {"kind": "plain"}, "none": {"kind": "odm", "offsets": {"kind": "none"}}}
+    sound = content["runs"]["w2a2"]
+    content["runs"] = {
+        "with_offsets": sound,
+        "plain": sound | {"method": "plain"},
+        "none": sound | {"method": "none"},
+        "weights": sound | {"activation_bits": 32},
+    }
+    Path("params.yaml").write_text(yaml.safe_dump(content))
+    for run in ("plain", "none", "weights", "with_offsets"):
+        train.run(load(), run)
+    made = {run: tree(Path("results/tiny/runs") / run) for run in content["runs"]}
+    (NETWORK / "mismatch.json").unlink()
+    for run in ("plain", "none", "weights"):
+        shutil.rmtree(Path("results/tiny/runs") / run)
+        train.run(load(), run)
+        assert tree(Path("results/tiny/runs") / run) == made[run]
+    with pytest.raises(OdmError, match=r"mismatch\.json: no such file; run the step that writes it"):
+        train.run(load(), "with_offsets")
 
 
 # Training that is stopped at its very end: the work lies in the checkpoint
@@ -375,3 +401,79 @@ def test_a_block_that_fails_leaves_what_was_there(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         interrupted()
     assert tree(tmp_path) == {"file": b"old"}
+
+
+# What stands where a file is to be
+
+
+def test_a_link_is_followed_and_stays(tmp_path: Path) -> None:
+    """Data that a user has put on another disk: it is replaced there, and the link is not."""
+    (tmp_path / "here").mkdir()
+    (tmp_path / "disk").mkdir()
+    target = tmp_path / "disk" / "data"
+    target.write_text("old")
+    link, chain = tmp_path / "here" / "data", tmp_path / "here" / "chain"
+    link.symlink_to(Path("..") / "disk" / "data")
+    chain.symlink_to("data")
+    for path, text in ((link, "new"), (chain, "newer")):
+        with whole(path) as beside:
+            assert beside.parent == target.parent, "renaming goes no further than a disk"
+            beside.write_text(text)
+        assert target.read_text() == text
+    dangling = tmp_path / "here" / "dangling"
+    dangling.symlink_to(tmp_path / "disk" / "other")
+    write_text(dangling, "made")
+    assert tree(tmp_path / "disk") == {"data": b"newer", "other": b"made"}
+    assert link.is_symlink() and chain.is_symlink() and dangling.is_symlink()
+    dangling.unlink()
+    dangling.symlink_to(tmp_path / "unmounted" / "other")
+    with pytest.raises(
+        OdmError, match=r"dangling: cannot be written: it is a link to .*/unmounted/other, whose folder"
+    ):
+        write_text(dangling, "lost")
+    dangling.unlink()
+    dangling.symlink_to(dangling)
+    with pytest.raises(OdmError, match="dangling: cannot be written: Too many levels of symbolic links"):
+        write_text(dangling, "lost")
+
+
+def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
+    pipe, link = tmp_path / "pipe", tmp_path / "link"
+    os.mkfifo(pipe)
+    link.symlink_to(pipe)
+    before = sorted(os.listdir(tmp_path))
+    for path in (pipe, link):
+        with pytest.raises(
+            OdmError, match=f"{path.name}: cannot be written: a device or pipe and no file; name another"
+        ):
+            write_text(path, "text")
+    with pytest.raises(OdmError, match="a device or pipe and no file"):
+        write_text(Path(os.devnull), "text")
+    assert Path(os.devnull).is_char_device()
+    assert sorted(os.listdir(tmp_path)) == before and pipe.is_fifo()
+
+
+@pytest.mark.parametrize("length", [1, 200, 249, 250, 251, 255])
+def test_long_names(tmp_path: Path, length: int) -> None:
+    for letter in ("a", "é"):
+        path = tmp_path / (letter * (length // len(letter.encode())))
+        if path != tmp_path:
+            write_text(path, "text")
+            write_text(path, "text again")
+            assert tree(tmp_path) == {path.name: b"text again"}
+            path.unlink()
+
+
+def test_a_name_that_is_too_long(tmp_path: Path) -> None:
+    with pytest.raises(OdmError, match="cannot be written: File name too long"):
+        write_text(tmp_path / ("a" * 256), "text")
+
+
+def test_nothing_is_synced_that_is_open_for_reading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Windows refuses that."""
+    import fcntl
+
+    synced = []
+    monkeypatch.setattr(os, "fsync", lambda number: synced.append(fcntl.fcntl(number, fcntl.F_GETFL) & os.O_ACCMODE))
+    write_text(tmp_path / "file", "text")
+    assert synced == [os.O_RDWR]

@@ -62,12 +62,13 @@ def snakemake_graph(project: Path) -> Graph:
         workflow.dag(DAGSettings(targets={"all"}, forceall=True)).execute_workflow(executor="dryrun")
         jobs = [job for job in workflow._workflow.dag.jobs if job.rule.name != "all"]
         return {
-            job.shellcmd.split(" > ")[0]: Job(
+            command: Job(
                 frozenset(map(str, job.input)),
                 frozenset(map(str, job.output)),
-                frozenset([job.params.card]),
+                frozenset([job.params.card, planned]),
             )
             for job in jobs
+            for command, planned in [job.shellcmd.split(" > ")[0].split(" --card ")]
         }
 
 

@@ -114,7 +114,7 @@ def _said(command: list[str], folder: Path) -> str:
 
 def jobs(said: str) -> set[str]:
     """The `odm` commands that either tool says it ran, without the word `odm`."""
-    return set(re.findall(r"^(?:Shell command:|>) odm ([\w ]+?)(?: >.*)?$", said, re.MULTILINE))
+    return set(re.findall(r"^(?:Shell command:|>) odm ([\w ]+?)(?: --card .*)?$", said, re.MULTILINE))
 
 
 @pytest.mark.slow

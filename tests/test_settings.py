@@ -186,6 +186,10 @@ DAMAGED: dict[str, tuple[bytes, list[str]]] = {
     "a method of no kind": (changed("    kind: odm", "    strength: 0.1"), ["methods.odm.kind: missing"]),
     "no such device": (changed("device: cpu", "device: gpu"), ["device: ", "auto, cpu, cuda", "'gpu'"]),
     **{f"no {key}": (without(key), [f"{key}: missing"]) for key in ("images", "networks", "qat", "methods", "runs")},
+    "several keys missing": (
+        without("images").replace(b"    backbone: edsr\n", b"").replace(b"suite: quick\n", b""),
+        ["suite, images: missing; add them (and 1 more)"],
+    ),
     "1e-4": (changed("rate: 0.001", "rate: 1e-4"), ["pretraining.rate: '1e-4' reads as text", "(0.0001)"]),
     "1e-9": (changed("rate: 0.001", "rate: 1e-9"), ["pretraining.rate: '1e-9' reads as text", "(0.000000001)"]),
     "a key twice": (
@@ -256,7 +260,7 @@ def test_through_the_real_command_line(case: str, tmp_path: Path) -> None:
 
 def test_the_first_mistake_is_told_and_the_others_are_counted(tmp_path: Path) -> None:
     path = tmp_path / "params.yaml"
-    path.write_bytes(changed("threads: 1", "threads: 0").replace(b"channels: 32", b"channels: no"))
+    path.write_bytes(changed("threads: 1", "threads: 0").replace(b"channels: 32", b"channels: none"))
     with pytest.raises(OdmError, match=r"threads: .*, not 0 \(and 1 more\)$"):
         load(path)
 

@@ -25,7 +25,7 @@ def write(path: Path, sets: Mapping[str, Iterable[tuple[str, Pixels]]], scales: 
     tensors: dict[str, Any] = {}
     digests: dict[str, str] = {}
     end = 0
-    with whole(path) as beside, tempfile.TemporaryFile(dir=path.parent) as body:
+    with whole(path) as beside, tempfile.TemporaryFile(dir=beside.parent) as body:
         # The header comes first but needs all sizes: the pixels wait in an unnamed file.
         for set_name, images in sets.items():
             for name, hr in images:

@@ -50,6 +50,18 @@ def placed(network: AnyModule, device: torch.device) -> AnyModule:
     return network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
+def usable_cores() -> int:
+    """How many cores this process may compute on; not every system limits them, or tells."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+def cpu_line() -> str:
+    """The processor, as jobs here use it."""
+    narrow_vectors()
+    return f"{cpu_name()}; {usable_cores()} of {os.cpu_count()} cores usable"
+
+
 def cpu_name() -> str:
     """The processor's own name and the widest vector instructions that torch uses on it."""
     try:

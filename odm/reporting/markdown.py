@@ -187,8 +187,9 @@ def _settings(suite: Suite) -> list[str]:
         f"{', '.join(settings.images.train)}; rate {_value(each.rate)}, "
         + (f"halved every {each.halve_every} steps" if each.schedule == "step" else "falling to zero as a cosine")
         for what, each in (("Pretraining", pretraining), ("Quantization-aware training", qat))
+        if each is qat or settings.pretrained
     ]
-    training[1] += (
+    training[-1] += (
         f"; ranges and offsets at {_value(qat.range_rate)} times the rate; first ranges from "
         f"{qat.calibration_batches} batches"
     )

@@ -7,13 +7,14 @@ import yaml
 from pydantic import ValidationError
 
 from odm.errors import OdmError
+from odm.settings.dialects import Loader, differing
 from odm.settings.suite import Settings
 from odm.settings.words import first_line
 
 PARAMS = Path("params.yaml")
 
 
-class _UniqueKeys(yaml.SafeLoader):
+class _UniqueKeys(Loader):
     """PyYAML keeps the last of two equal keys without a word."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
@@ -29,8 +30,14 @@ class _UniqueKeys(yaml.SafeLoader):
 
 def load(path: Path = PARAMS) -> Settings:
     """Read and check a settings file; the first thing wrong with it is raised as one line of OdmError."""
+    if set("{}") & set(here := str(Path.cwd())):
+        raise OdmError(f"{here}: the name of a folder has braces, which Snakemake and DVC fill in; rename it")
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeys)
+        loader = _UniqueKeys(path.read_text(encoding="utf-8"))
+        document = loader.get_single_node()
+        for number, what in differing(document):
+            raise OdmError(f"{path}, line {number}: {what}")
+        content = loader.construct_document(document) if document else None
     except FileNotFoundError:
         raise OdmError(f"{path}: no such file; `odm suite quick` puts one there") from None
     except UnicodeDecodeError:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import ConfigDict, Field, StringConstraints, model_validator
 
 from odm import kinds
 from odm.errors import nearest
@@ -40,10 +40,24 @@ class Settings(Strict):
     """Networks made from those of `networks`, without training; they are measured, quantized and scored like them.
     To be written out where there is none, `dials: {}`: DVC knows no defaults."""
     pretraining: Training
+    """How float networks are trained; may be left out where all of them come with `weights`."""
     mismatch: Mismatch
     qat: Qat
     methods: dict[Name, Method] = Field(min_length=1)
     runs: dict[Name, Run] = Field(min_length=1)
+
+    model_config = ConfigDict(json_schema_extra=lambda schema: schema["required"].remove("pretraining"))
+
+    @model_validator(mode="before")
+    @classmethod
+    def _pretraining_of_none(cls, content: Any) -> Any:
+        """Where nothing is pretrained, weights that are given are tried on a batch as `qat` has it."""
+        networks, qat = (content.get(key) if isinstance(content, dict) else None for key in ("networks", "qat"))
+        if not (isinstance(networks, dict) and isinstance(qat, dict)) or "pretraining" in content:
+            return content
+        if not all(isinstance(each, dict) and each.get("weights") for each in networks.values()):
+            return content
+        return content | {"pretraining": {key: qat[key] for key in Training.model_fields if key in qat}}
 
     @model_validator(mode="after")
     def _names_refer_to_something(self) -> "Settings":
@@ -94,6 +108,11 @@ class Settings(Strict):
     def results(self) -> Path:
         """Where this suite writes."""
         return Path("results") / self.suite
+
+    @property
+    def pretrained(self) -> list[str]:
+        """The networks that are trained, and not taken over with the weights they have."""
+        return [name for name, each in self.networks.items() if getattr(each, "weights", None) is None]
 
     @property
     def floats(self) -> list[str]:

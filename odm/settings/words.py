@@ -1,7 +1,5 @@
 """What a mistake in the settings is called: pydantic speaks of Python, a user's line of the file."""
 
-import re
-from decimal import Decimal
 from typing import Any
 
 from pydantic import ValidationError
@@ -24,21 +22,16 @@ def first_line(error: ValidationError, content: dict[Any, Any]) -> str:
     # A misspelt key is also a missing one: the spelling is what helps.
     complaints = sorted(error.errors(), key=lambda each: each["type"] != "extra_forbidden")
     first = complaints[0]
-    # Strings in `loc` that are no key of the file are pydantic's own (the tag of a union, "[key]" of a mapping).
-    keys: list[str] = []
-    here: Any = content
-    for part in first["loc"]:
-        if isinstance(here, dict) and (part in here or (part is first["loc"][-1] and first["type"] == "missing")):
-            keys.append(str(part))
-            here = here.get(part)
-        elif isinstance(here, list) and isinstance(part, int):
-            keys.append(str(part))
-            here = here[part] if part < len(here) else None
-    key, kind, given = ".".join(keys), first["type"], first.get("input")
+    kind, given = first["type"], first.get("input")
+    keys = _keys(first, content)
+    key, told = ".".join(keys), 1
     if kind == "extra_forbidden":
         text = f"{key}: unknown key{nearest(keys[-1], _fields_at(first['loc'][:-1]))}"
     elif kind == "missing":
-        text = f"{key}: missing; add it"
+        # All of them: whoever begins a file would be told once for each.
+        missing = [".".join(_keys(each, content)) for each in complaints if each["type"] == "missing"]
+        told = len(missing)
+        text = f"{', '.join(missing)}: missing; add {'it' if told == 1 else 'them'}"
     elif kind == "union_tag_invalid":
         tags = first["ctx"]["expected_tags"].replace("'", "").split(", ")
         what = first["ctx"]["discriminator"].strip("'")
@@ -58,12 +51,28 @@ def first_line(error: ValidationError, content: dict[Any, Any]) -> str:
         text = f"{key}: should be auto, cpu, cuda or cuda:<number>, not {given!r}"
     elif kind == "string_type" and first["loc"][-1] == "[key]":
         text = f"{key}: reads as a number or a truth value, not as a name; begin it with another letter"
-    elif isinstance(given, str) and re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)e[+-]?\d+", given, re.IGNORECASE):
-        text = f"{key}: '{given}' reads as text in YAML 1.1; write it out ({Decimal(given):f})"
     else:
         text = f"{key}: {first['msg'][0].lower()}{first['msg'][1:]}, not {given!r}"
-    more = f" (and {len(complaints) - 1} more)" if len(complaints) > 1 else ""
+    more = f" (and {len(complaints) - told} more)" if len(complaints) > told else ""
     return text + more
+
+
+def _keys(complaint: Any, content: dict[Any, Any]) -> list[str]:
+    """The keys of the file that lead to what is complained of.
+
+    Strings in `loc` that are no key of the file are pydantic's own: the tag of a union, "[key]" of a mapping.
+    """
+    keys: list[str] = []
+    here: Any = content
+    for part in complaint["loc"]:
+        is_missing = part is complaint["loc"][-1] and complaint["type"] == "missing"
+        if isinstance(here, dict) and (part in here or is_missing):
+            keys.append(str(part))
+            here = here.get(part)
+        elif isinstance(here, list) and isinstance(part, int):
+            keys.append(str(part))
+            here = here[part] if part < len(here) else None
+    return keys
 
 
 def _fields_at(location: tuple[int | str, ...]) -> list[str]:

@@ -2,13 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import typer
 
-from odm import card, engines
+from odm import card, engines, leftovers
 from odm.card import Job
 from odm.engines import BEFORE, CARD, Plan
 from odm.errors import OdmError
+from odm.hold import refuse_while_held
 from odm.settings.suite import Settings
 
 
@@ -16,12 +18,17 @@ def run(settings: Settings, keep: bool = False, yes: bool = False) -> None:
     """Tell the engine that has not run what the other has made; refuse when the work of both is stale.
 
     The half-measures are traps. DVC told to commit while Snakemake is stale locks stale results as up to date, and
-    Snakemake given files without the record of their cards stays silent about what changes later.
+    Snakemake given files without the record of their cards stays silent about what changes later. Before that, what a
+    killed engine left behind is put right.
 
     Args:
         keep: take what is there although the code has changed since: the user vouches that it changes no number.
         yes: do not ask.
     """
+    refuse_while_held(Path("logs"))
+    mended = [f"{each.what}: {each.mend()}" for each in leftovers.found()]
+    for each in mended:
+        print(each, flush=True)
     with ThreadPoolExecutor() as pool:
         asked = pool.submit(engines.snakemake)
         dvc = engines.dvc(settings)
@@ -37,6 +44,9 @@ def run(settings: Settings, keep: bool = False, yes: bool = False) -> None:
     elif dvc.content:
         _tell_snakemake()
         print(f"{settings.results}: Snakemake has taken over what DVC made")
+    elif mended:
+        print(f"{settings.results}: start `snakemake --cores 8 all` or `dvc repro` again; it goes on where it was")
+        return
     else:
         raise OdmError(
             f"{settings.results}: neither Snakemake nor DVC is up to date; run `snakemake --cores 8 all` or "

@@ -7,12 +7,12 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from odm import card, engines
+from odm import card, engines, leftovers
 from odm.errors import OdmError
 from odm.images.catalogue import CATALOGUE, Packaged
 from odm.methods.build import method_class
 from odm.networks.build import build
-from odm.networks.device import cpu_name, device_of, placed
+from odm.networks.device import cpu_line, device_of, placed
 from odm.settings.suite import Settings
 from odm.settings.training import Training
 from odm.training.estimate import CARDS, LONGEST_ON_A_CPU, duration, macs_a_pixel, refuse
@@ -75,9 +75,7 @@ def run(settings: Settings) -> None:
         for gpu, speed in CARDS.items():
             print(f"about {duration(sum(work.values()) / (speed * 1e9))} on one {gpu}: computed, never timed on one")
     where = (
-        torch.cuda.get_device_name(device)
-        if device.type == "cuda"
-        else f"{cpu_name()}, {settings.threads} thread(s) a job"
+        torch.cuda.get_device_name(device) if device.type == "cuda" else f"{settings.threads} thread(s) of {cpu_line()}"
     )
     print(f"about {duration(total)} of training one job after another on {where}; less as far as jobs run side by side")
     if missing:
@@ -88,7 +86,9 @@ def run(settings: Settings) -> None:
 
 
 def _due(settings: Settings) -> None:
-    """What each engine would run, and why."""
+    """What each engine would run, and why; and what keeps it from that."""
+    for leftover in leftovers.found():
+        print(f"left behind: {leftover.what}; `odm adopt` mends it")
     for engine, there, plan in (
         ("Snakemake", Path("Snakefile"), engines.snakemake),
         ("DVC", Path("dvc.yaml"), lambda: engines.dvc(settings)),

@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 import torch
 
 from odm import __version__
-from odm.networks.device import cpu_name
+from odm.networks.device import cpu_line
 
 PACKAGES = ("torch", "numpy", "scikit-image", "safetensors", "snakemake", "dvc", "pydantic", "pandas", "matplotlib")
 
@@ -20,7 +20,7 @@ def run() -> None:
             print(f"  {package} {version(package)}")
         except PackageNotFoundError:
             print(f"  {package} is missing: pip install {package}")
-    print(f"CPU: {cpu_name()}; {len(os.sched_getaffinity(0))} of {os.cpu_count()} cores usable")
+    print(f"CPU: {cpu_line()}")
     print(f"threads: torch takes {torch.get_num_threads()} unless the settings say otherwise")
     print(f"  OMP_NUM_THREADS={os.environ.get('OMP_NUM_THREADS', 'not set')}")
     count = torch.cuda.device_count()

@@ -28,9 +28,13 @@ def run(settings: Settings, name: str) -> None:
     network = inference.load(settings, run_settings.network, device)
     method = build(settings, run_settings, network)
     estimate.allow(settings, name, network, training, method.STEP_COST)
-    measured = read_json(float_network / "mismatch.json").get("layers", {})
-    if not set(method.names) <= measured.keys():
-        raise OdmError(f"{float_network}/mismatch.json: not of this network; run `odm mismatch {run_settings.network}`")
+    inputs = [float_network / "weights.safetensors"]
+    measured = {}
+    if method.needs_mismatch:
+        inputs.append(float_network / "mismatch.json")
+        measured = read_json(inputs[-1]).get("layers", {})
+        if not set(method.names) <= measured.keys():
+            raise OdmError(f"{inputs[-1]}: not of this network; run `odm mismatch {run_settings.network}`")
     # Batches after those that training will see: calibration and training share no patch by step.
     later = range(training.steps, training.steps + training.calibration_batches)
     method.prepare(measured, (batches(step)[0] for step in later))
@@ -49,8 +53,7 @@ def run(settings: Settings, name: str) -> None:
             card(settings, "train", name).digest,
             device,
             batches.digest,
-            digest_of_file(float_network / "weights.safetensors"),
-            digest_of_file(float_network / "mismatch.json"),
+            *map(digest_of_file, inputs),
         ),
     )
     weights.save(out / "weights.safetensors", network, origin(settings, name))

@@ -10,4 +10,4 @@ rule data:
     params:
         card=card_of("data"),
     shell:
-        "odm data {wildcards.part} > {log} 2>&1"
+        "odm data {wildcards.part} --card {params.card} > {log} 2>&1"

@@ -21,7 +21,7 @@ rule pretrain:
     params:
         card=card_of("pretrain"),
     shell:
-        "odm pretrain {wildcards.pretrained} > {log} 2>&1"
+        "odm pretrain {wildcards.pretrained} --card {params.card} > {log} 2>&1"
 
 
 rule dial:
@@ -38,7 +38,7 @@ rule dial:
     params:
         card=card_of("dial"),
     shell:
-        "odm dial {wildcards.dial} > {log} 2>&1"
+        "odm dial {wildcards.dial} --card {params.card} > {log} 2>&1"
 
 
 rule mismatch:
@@ -60,7 +60,7 @@ rule mismatch:
     params:
         card=card_of("mismatch"),
     shell:
-        "odm mismatch {wildcards.network} > {log} 2>&1"
+        "odm mismatch {wildcards.network} --card {params.card} > {log} 2>&1"
 
 
 rule evaluate_network:
@@ -84,4 +84,4 @@ rule evaluate_network:
     params:
         card=card_of("evaluate"),
     shell:
-        "odm evaluate {wildcards.network} > {log} 2>&1"
+        "odm evaluate {wildcards.network} --card {params.card} > {log} 2>&1"

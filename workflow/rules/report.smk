@@ -17,7 +17,7 @@ rule tables:
     params:
         card=card_of("tables"),
     shell:
-        "odm tables > {log} 2>&1"
+        "odm tables --card {params.card} > {log} 2>&1"
 
 
 rule figures:
@@ -47,4 +47,4 @@ rule figures:
     params:
         card=card_of("figures"),
     shell:
-        "odm figures > {log} 2>&1"
+        "odm figures --card {params.card} > {log} 2>&1"

@@ -19,7 +19,7 @@ rule train:
     params:
         card=card_of("train"),
     shell:
-        "odm train {wildcards.run} > {log} 2>&1"
+        "odm train {wildcards.run} --card {params.card} > {log} 2>&1"
 
 
 rule evaluate_run:
@@ -43,4 +43,4 @@ rule evaluate_run:
     params:
         card=card_of("evaluate"),
     shell:
-        "odm evaluate {wildcards.run} > {log} 2>&1"
+        "odm evaluate {wildcards.run} --card {params.card} > {log} 2>&1"

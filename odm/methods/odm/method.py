@@ -9,6 +9,7 @@ from torch import Tensor
 from odm.methods.cooperative import Cooperative
 from odm.methods.odm.settings import Odm as Settings
 from odm.networks.backbone import Backbone
+from odm.quantization.layer import FLOAT_BITS
 from odm.quantization.offsets import Offset, choose, measured_scale, measured_shift
 from odm.settings.training import Run
 
@@ -22,11 +23,13 @@ class Odm(Cooperative):
         super().__init__(network, settings, run)
         self.odm = settings
 
+    @property
+    def needs_mismatch(self) -> bool:
+        return self.odm.offsets.kind != "none" and self.run.activation_bits != FLOAT_BITS
+
     def offsets(self, layers: Mapping[str, Mapping[str, Any]]) -> dict[str, Offset]:
         """Offsets for the layers whose measured mismatch is largest."""
         settings = self.odm.offsets
-        if settings.kind == "none":
-            return {}
         chosen = choose(layers, settings.share)
         made = {}
         for name, layer in layers.items():
