@@ -17,6 +17,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from odm.code import closure
+from odm.errors import OdmError
 from odm.files import read_json, write_text
 from odm.images.catalogue import CATALOGUE, Packaged
 from odm.settings.images import Images
@@ -43,7 +44,9 @@ class Card:
 
     def changes(self, before: "Card") -> tuple[list[str], list[str]]:
         """Settings, in words, and source files in which it differs from an earlier one."""
-        old, new = ({key: json.dumps(value) for key, value in _flat(each.settings)} for each in (before, self))
+        old, new = (
+            {key: json.dumps(value, sort_keys=True) for key, value in _flat(each.settings)} for each in (before, self)
+        )
         settings = [
             f"{key} {old.get(key, 'not there')} -> {new.get(key, 'not there')}"
             for key in sorted(old.keys() | new.keys())
@@ -197,7 +200,12 @@ def record(settings: Settings, step: str, name: str, made: Card) -> None:
 def recorded(settings: Settings, step: str, name: str) -> Card | None:
     """The card that a job was last done under on this machine; None if it was not."""
     path = beside_log(settings, step, name, ".card.json")
-    return Card(**read_json(path)) if path.exists() else None
+    if not path.exists():
+        return None
+    try:
+        return Card(**read_json(path))
+    except TypeError:
+        raise OdmError(f"{path}: not a card; remove it") from None
 
 
 def planned_by_dvc(settings: Settings, step: str, name: str) -> str:

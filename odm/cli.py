@@ -171,6 +171,12 @@ def check() -> None:
 
 
 @app.command()
+def verify() -> None:
+    """Re-read all that the suite has; name each file that is not what was written."""
+    _step("verify")
+
+
+@app.command()
 def adopt(
     keep: Annotated[
         bool, typer.Option("--keep", help="Take what is there after an edit of code that changes no number.")

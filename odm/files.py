@@ -5,7 +5,7 @@ import hashlib
 import json
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -81,18 +81,10 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise _missing(path) from None
-    except ValueError:
+    except OSError as error:
+        raise unreadable(path, error) from None
+    except (ValueError, RecursionError):
         raise OdmError(f"{path}: not a JSON file; remove it and run the step that writes it again") from None
-
-
-def write_tensors(path: Path, tensors: Mapping[str, Any], metadata: Mapping[str, str] | None = None) -> None:
-    """Write torch tensors as safetensors; equal content gives equal bytes."""
-    from safetensors.torch import save
-
-    # Not `save_file`: its files are closed to other users, and a full disk is no OSError to it.
-    content = save(dict(tensors), dict(metadata) if metadata else None)
-    with whole(path) as beside:
-        beside.write_bytes(content)
 
 
 def digest_of_file(path: Path) -> str:
@@ -102,6 +94,13 @@ def digest_of_file(path: Path) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except FileNotFoundError:
         raise _missing(path) from None
+    except OSError as error:
+        raise unreadable(path, error) from None
+
+
+def unreadable(path: Path, error: OSError) -> OdmError:
+    """What to say of a file that is there and does not open or come."""
+    return OdmError(f"{path}: cannot be read: {error.strerror or error}")
 
 
 def _missing(path: Path) -> OdmError:

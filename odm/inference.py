@@ -21,12 +21,14 @@ def load(settings: Settings, name: str, device: torch.device) -> Backbone:
     if name in settings.floats:
         network = build_network(settings.network_of(name))
         path = settings.results / "networks" / name / "weights.safetensors"
-        network.load_state_dict(weights.load(path, origin(settings, name)))
+        weights.put(path, origin(settings, name), network)
     else:
         run = settings.runs[name]
         path = settings.results / "runs" / name / "weights.safetensors"
         network = build_network(settings.network_of(run.network))
-        build_method(settings, run, network).restore(weights.load(path, origin(settings, name)))
+        state = weights.load(path, origin(settings, name))
+        with weights.fitting(path):
+            build_method(settings, run, network).restore(state)
     return placed(network, device).eval()
 
 

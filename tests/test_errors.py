@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from contextlib import chdir
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,8 +15,9 @@ import yaml
 from PIL import Image
 
 from odm.errors import OdmError
-from odm.files import read_json, whole, write_json, write_tensors, write_text
+from odm.files import read_json, whole, write_json, write_text
 from odm.networks import weights
+from odm.sealed import write_tensors
 from odm.settings.reading import load
 from odm.steps import data, mismatch, pretrain, train
 
@@ -370,10 +372,14 @@ def test_full_disk_for_the_log(project: Path, arguments: list[str]) -> None:
 # Whole or not there
 
 
-@pytest.mark.parametrize("write", [write_text, write_json, write_tensors])
+def tensors(path: Path, content: Any) -> None:
+    write_tensors(path, content, {"settings": "digest"})
+
+
+@pytest.mark.parametrize("write", [write_text, write_json, tensors])
 def test_a_file_is_never_half_there(tmp_path: Path, write: Callable[[Path, object], None]) -> None:
     torch = pytest.importorskip("torch")
-    content = {write_text: "text", write_json: [1], write_tensors: {"a": torch.ones(3)}}[write]
+    content = {write_text: "text", write_json: [1], tensors: {"a": torch.ones(3)}}[write]
     path = tmp_path / "new" / "file"
     write(path, content)
     first = path.read_bytes()

@@ -1,6 +1,5 @@
 """The figures, from a results folder whose numbers and images are made up here."""
 
-import json
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from odm.images import prepare, prepared
 from odm.images.imresize import imresize
 from odm.reporting import agreement, crops, mismatch, results, tradeoff
 from odm.reporting.style import save, styled
+from odm.sealed import read_sealed_json, write_sealed_json
 from odm.settings.suite import Settings
 from odm.steps import figures as step
 
@@ -57,7 +57,7 @@ def write_mismatch(made: Settings, network: str) -> Path:
             "channel_deviations": list(deviations),
         }
     path = results.folder(made, network) / "mismatch.json"
-    path.write_text(json.dumps({"network": network, "settings": "0123456789ab", "layers": layers}))
+    write_sealed_json(path, {"network": network, "settings": "0123456789ab", "layers": layers})
     return path
 
 
@@ -203,7 +203,12 @@ def test_mismatch_picks_the_extreme_layers(made: Settings) -> None:
 
 def test_damaged_mismatch_is_one_clear_line(made: Settings) -> None:
     path = write_mismatch(made, "tiny")
+    before = read_sealed_json(path, "again")
     path.write_text(path.read_text().replace("channel_means", "channel_leans", 1))
+    with pytest.raises(OdmError, match=r"mismatch\.json: not what was written there.*; run `odm mismatch tiny` again"):
+        mismatch.draw(results.read(made))
+    del before["layers"]["last"]["channel_means"]
+    write_sealed_json(path, before)
     with pytest.raises(OdmError, match=r"mismatch\.json: .*channel_means: field required") as error:
         mismatch.draw(results.read(made))
     assert "\n" not in str(error.value)

@@ -10,6 +10,7 @@ import pytest
 
 from odm.errors import OdmError
 from odm.reporting import published, results, tables, uncertainty
+from odm.sealed import read_sealed_json, write_sealed_json
 from odm.settings.suite import Settings
 from odm.steps import tables as step
 
@@ -90,9 +91,9 @@ def write(made: Settings, name: str, psnr: list[float] | None = None, images: st
         metrics["bicubic"] = scores(2.0)
     folder = results.folder(made, name)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "metrics.json").write_text(json.dumps(metrics))
+    write_sealed_json(folder / "metrics.json", metrics)
     timing = {"seconds_per_image": 0.25, "device": "cpu", "cpu": "A, B", "threads": 1, "torch": "9.9.9"}
-    (folder / "timing.json").write_text(json.dumps(timing))
+    write_sealed_json(folder / "timing.json", timing)
     return folder / "metrics.json"
 
 
@@ -149,7 +150,7 @@ def test_exact_row(made: Settings) -> None:
 
 def test_what_is_computed_from_each_image_counts(made: Settings) -> None:
     file = results.folder(made, "w2a2_plain") / "metrics.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | {"extra_bitops_t": 0.48}))
+    write_sealed_json(file, read_sealed_json(file, "again") | {"extra_bitops_t": 0.48})
     text, frame = read(made)
     assert list(frame.extra_bitops_t) == ["", "0.0000", "0.0000", "0.4800", "0.0000"]
     assert cells(text, "tiny x2 on photos")[3][9] == "7.07 + 0.48"
@@ -206,17 +207,44 @@ def test_diverged_run_counts(made: Settings) -> None:
     ("damage", "said"),
     [
         (lambda text: text[: len(text) // 2], "not a JSON file"),
-        (lambda text: "[1, 2]", "valid dictionary"),
+        (lambda text: "[1, 2]", "carries no digest of its content.*; run `odm evaluate w2a2_plain` again"),
+        (lambda text: text.replace('"sha256"', '"sha255"'), "carries no digest"),
+        (lambda text: text.replace("31.0", "31.1"), "not what was written there.*; run `odm evaluate w2a2_plain`"),
+        (lambda text: text.replace('"tiny"', '"tina"'), "not what was written there"),
+    ],
+)
+def test_damaged_metrics_are_one_clear_line(made: Settings, damage: Any, said: str) -> None:
+    path = results.folder(made, "w2a2_plain") / "metrics.json"
+    before = path.read_text()
+    path.write_text(damage(before))
+    assert path.read_text() != before
+    with pytest.raises(OdmError, match=said) as error:
+        step.run(made)
+    assert "w2a2_plain" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_digit_of_the_timing_is_noticed(made: Settings) -> None:
+    path = results.folder(made, "w4a4_odm") / "timing.json"
+    path.write_text(path.read_text().replace("0.25", "0.52"))
+    with pytest.raises(OdmError, match=r"w4a4_odm/timing\.json: not what was written there"):
+        step.run(made)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
         (lambda text: text.replace('"psnr"', '"psmr"'), "scores.photos.boat.psnr"),
         (lambda text: text.replace('"photos"', '"others"'), "no scores for the images of 'photos'"),
         (lambda text: text.replace('"weight_bits": 2', '"weight_bits": 3'), "other settings"),
         (lambda text: text.replace('"scale": 2', '"scale": 4'), "scale 4"),
         (lambda text: text.replace('"cat"', '"dog"'), "different images"),
+        (lambda text: text.replace('"name": "w2a2_plain"', '"name": "w2a2_odm"'), "other settings"),
     ],
 )
-def test_damaged_metrics_are_one_clear_line(made: Settings, damage: Any, said: str) -> None:
+def test_metrics_of_something_else_are_one_clear_line(made: Settings, change: Any, said: str) -> None:
     path = results.folder(made, "w2a2_plain") / "metrics.json"
-    path.write_text(damage(path.read_text()))
+    write_sealed_json(path, json.loads(change(json.dumps(read_sealed_json(path, "again")))))
     with pytest.raises(OdmError, match=said) as error:
         step.run(made)
     assert "w2a2_plain" in str(error.value)
@@ -238,7 +266,7 @@ def test_timings_stay_out_of_the_deterministic_tables(made: Settings) -> None:
     read(made)
     before = {name: (made.results / name).read_bytes() for name in ("tables.md", "tables.csv")}
     path = results.folder(made, "w4a4_odm") / "timing.json"
-    path.write_text(path.read_text().replace("0.25", "7.5"))
+    write_sealed_json(path, read_sealed_json(path, "again") | {"seconds_per_image": 7.5})
     read(made)
     assert before == {name: (made.results / name).read_bytes() for name in before}
     frame = pd.read_csv(made.results / "timings.csv")

@@ -14,6 +14,7 @@ from odm.files import whole
 from odm.images.digest import digest
 from odm.images.imresize import imresize
 from odm.images.prepared import Pixels, crop
+from odm.sealed import KEY, METADATA, header_bytes
 
 
 def write(path: Path, sets: Mapping[str, Iterable[tuple[str, Pixels]]], scales: Iterable[int]) -> None:
@@ -37,9 +38,7 @@ def write(path: Path, sets: Mapping[str, Iterable[tuple[str, Pixels]]], scales: 
                     digests[key] = digest(each)
                     end += each.size
                     body.write(np.ascontiguousarray(each).data)
-        header = json.dumps({"__metadata__": {"sha256": json.dumps(digests)}, **tensors}).encode()
-        header += b" " * (-len(header) % 8)
         body.seek(0)
         with beside.open("wb") as file:
-            file.write(len(header).to_bytes(8, "little") + header)
+            file.write(header_bytes({METADATA: {KEY: json.dumps(digests)}, **tensors}))
             shutil.copyfileobj(body, file, 1 << 20)

@@ -34,7 +34,7 @@ class Test(Protocol):
 
     images: list[tuple[str, str]]
 
-    def pair(self, index: int, scale: int) -> tuple[Pixels, Pixels]: ...
+    def pair(self, index: int, scale: int, check: bool = False) -> tuple[Pixels, Pixels]: ...
 
 
 def draw(suite: Suite, test: Test, upscale: Upscale) -> Figure:
@@ -92,7 +92,7 @@ def _shown(suite: Suite, network: str) -> list[Row]:
 
 def _image(suite: Suite, network: str, test: Test, place: int, upscale: Upscale, figure: Figure, above: float) -> None:
     scale = suite.settings.networks[network].scale
-    lr, hr = test.pair(place, scale)
+    lr, hr = test.pair(place, scale, check=True)
     bicubic, ours = imresize(lr, Fraction(scale)), upscale(network, lr)
     top, left, side = region(hr, bicubic, ours, scale)
     panels = _panels(suite, network, test.images[place], upscale, lr, hr, bicubic, ours)

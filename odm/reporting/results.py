@@ -1,6 +1,6 @@
 """What a suite's steps have left behind: every network and run of the settings, finished or not."""
 
-from collections.abc import Mapping
+import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -9,8 +9,9 @@ import pandas as pd
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from odm.errors import OdmError
-from odm.files import read_json
+from odm.files import unreadable
 from odm.reporting.uncertainty import mean, spread
+from odm.sealed import DamagedError, digest, read_metadata, read_sealed_json
 from odm.settings.suite import Settings
 
 FLOAT = "float"
@@ -195,14 +196,11 @@ class Suite:
 
 def read(settings: Settings) -> Suite:
     """Read all metrics and timings of a suite. A missing file gives a result without them, a damaged one OdmError."""
-    floats = {}
-    for name in settings.floats:
-        result = _result(settings, name, name, FLOAT_BITS, FLOAT_BITS, settings.network_of(name).seed)
-        floats[name] = Row(name, FLOAT, FLOAT_BITS, FLOAT_BITS, (result,))
+    floats = {name: Row(name, FLOAT, FLOAT_BITS, FLOAT_BITS, (_result(settings, name),)) for name in settings.floats}
     groups: dict[tuple[str, str, int, int], list[Result]] = {}
     for name, run in settings.runs.items():
-        result = _result(settings, name, run.network, run.weight_bits, run.activation_bits, run.seed)
-        groups.setdefault((run.network, run.method, run.weight_bits, run.activation_bits), []).append(result)
+        key = (run.network, run.method, run.weight_bits, run.activation_bits)
+        groups.setdefault(key, []).append(_result(settings, name))
     rows = [Row(*key, tuple(results)) for key, results in groups.items()]
     place, method = settings.floats.index, list(settings.methods).index
     rows.sort(key=lambda row: (place(row.network), -row.weight_bits, -row.activation_bits, method(row.method)))
@@ -215,43 +213,76 @@ def folder(settings: Settings, name: str) -> Path:
     return settings.results / ("networks" if name in settings.floats else "runs") / name
 
 
-def _result(settings: Settings, name: str, network: str, weight_bits: int, activation_bits: int, seed: int) -> Result:
-    place, again = folder(settings, name), f"run `odm evaluate {name}` again"
-    metrics = _model(place / "metrics.json", Metrics, again)
-    if metrics is not None:
-        path = place / "metrics.json"
-        found = (metrics.network, metrics.weight_bits, metrics.activation_bits, metrics.seed)
-        if found != (network, weight_bits, activation_bits, seed):
-            raise OdmError(f"{path}: written under other settings (network, bits or seed); {again}")
-        if metrics.scale != (scale := settings.network_of(network).scale):
-            raise OdmError(f"{path}: of scale {metrics.scale}, not {scale}; {again}")
-        for images in settings.images.test:
-            if not metrics.scores.get(images):
-                raise OdmError(f"{path}: has no scores for the images of '{images}'; {again}")
-    return Result(name, seed, metrics, _model(place / "timing.json", Timing, again))
+def _result(settings: Settings, name: str) -> Result:
+    run = settings.runs.get(name)
+    seed = run.seed if run else settings.network_of(name).seed
+    return Result(name, seed, metrics(settings, name), timing(settings, name))
+
+
+def metrics(settings: Settings, name: str) -> Metrics | None:
+    """Of a network or a run; None if it is not there. OdmError if it is damaged or that of something else."""
+    path, again = folder(settings, name) / "metrics.json", f"run `odm evaluate {name}` again"
+    made = _model(path, Metrics, again)
+    if made is None:
+        return None
+    run = settings.runs.get(name)
+    network = run.network if run else name
+    seed = run.seed if run else settings.network_of(name).seed
+    bits = (run.weight_bits, run.activation_bits) if run else (FLOAT_BITS, FLOAT_BITS)
+    if (made.name, made.network, made.weight_bits, made.activation_bits, made.seed) != (name, network, *bits, seed):
+        raise OdmError(f"{path}: written under other settings (name, network, bits or seed); {again}")
+    if made.scale != (scale := settings.network_of(network).scale):
+        raise OdmError(f"{path}: of scale {made.scale}, not {scale}; {again}")
+    for images in settings.images.test:
+        if not made.scores.get(images):
+            raise OdmError(f"{path}: has no scores for the images of '{images}'; {again}")
+    return made
+
+
+def timing(settings: Settings, name: str) -> Timing | None:
+    """As `metrics`."""
+    return _model(folder(settings, name) / "timing.json", Timing, f"run `odm evaluate {name}` again")
 
 
 def history(settings: Settings, name: str) -> pd.DataFrame | None:
-    """A run's history.csv, indexed by step; None if it is not there."""
+    """A history.csv, indexed by step; None if it is not there.
+
+    OdmError if it is not the one that the weights beside it note, if they are there: git brings none.
+    """
     path = folder(settings, name) / "history.csv"
     try:
-        frame = pd.read_csv(path, index_col="step")
+        text = path.read_text(encoding="utf-8")
+        if _noted(path.with_name("weights.safetensors")) not in (None, digest(text)):
+            raise OdmError(f"{path}: not what training wrote, by the digest in the weights: remove it and train again")
+        frame = pd.read_csv(io.StringIO(text), index_col="step")
         return frame.astype(float)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:  # pandas' own parser errors are ValueErrors
+    except OSError as error:
+        raise unreadable(path, error) from None
+    except ValueError as error:  # pandas' own parser errors are such
         reason = str(error).splitlines()[0]
         raise OdmError(f"{path}: not a table of numbers by step ({reason}); remove it and train again") from None
+
+
+def _noted(path: Path) -> str | None:
+    """The digest of the history that weights note, if they are there."""
+    try:
+        return read_metadata(path).get("history")
+    except FileNotFoundError:
+        return None
+    except DamagedError:
+        raise OdmError(f"{path}: damaged; remove it and train again") from None
 
 
 def mismatch(settings: Settings, network: str) -> dict[str, Layer] | None:
     """A float network's mismatch.json by layer, in the order of the network; None if it is not there."""
     path = folder(settings, network) / "mismatch.json"
-    content = _json(path)
+    again = f"run `odm mismatch {network}` again"
+    content = _json(path, again)
     if content is None:
         return None
-    again = f"run `odm mismatch {network}` again"
-    layers = content.get("layers") if isinstance(content, Mapping) else None
+    layers = content.get("layers")
     if not layers:
         raise OdmError(f"{path}: has no layers; {again}")
     return _checked(path, TypeAdapter(dict[str, Layer]), layers, again)
@@ -261,15 +292,16 @@ Kind = TypeVar("Kind")
 
 
 def _model(path: Path, kind: type[Kind], again: str) -> Kind | None:
-    content = _json(path)
+    content = _json(path, again)
     return None if content is None else _checked(path, TypeAdapter(kind), content, again)
 
 
-def _json(path: Path) -> Any:
+def _json(path: Path, again: str) -> dict[str, Any] | None:
     try:
-        return read_json(path) if path.exists() else None
-    except OSError as error:
-        raise OdmError(f"{path}: cannot be read: {error.strerror}") from None
+        there = path.exists()
+    except OSError as error:  # its folder is closed
+        raise unreadable(path, error) from None
+    return read_sealed_json(path, again) if there else None
 
 
 def _checked(path: Path, kind: TypeAdapter[Kind], content: Any, again: str) -> Kind:

@@ -13,9 +13,7 @@ def run(settings: Settings, name: str) -> None:
     dial = settings.dials[name]
     networks = settings.results / "networks"
     network = build(settings.network_of(name))
-    network.load_state_dict(
-        weights.load(networks / dial.network / "weights.safetensors", origin(settings, dial.network))
-    )
+    weights.put(networks / dial.network / "weights.safetensors", origin(settings, dial.network), network)
     layers = turn(network, dial)
     path = networks / name / "weights.safetensors"
     weights.save(path, network, origin(settings, name))

@@ -5,7 +5,6 @@ import time
 from dataclasses import asdict
 from fractions import Fraction
 from importlib.metadata import version
-from statistics import mean
 from typing import Any
 
 import torch
@@ -21,6 +20,8 @@ from odm.networks.backbone import Backbone
 from odm.networks.cost import cost
 from odm.networks.device import cpu_name, device_of
 from odm.quantization.layer import quantized_layers
+from odm.reporting import summary
+from odm.sealed import write_sealed_json
 from odm.settings.suite import Settings
 
 Scores = dict[str, dict[str, dict[str, float]]]
@@ -36,7 +37,7 @@ def run(settings: Settings, name: str) -> None:
     bicubic: Scores = {}
     seconds = 0.0
     for index, (set_name, image) in enumerate(prepared.images):
-        low, high = prepared.pair(index, scale)
+        low, high = prepared.pair(index, scale, check=True)
         began = time.perf_counter()
         output = inference.upscale(network, low)  # ends on the host, so a GPU has finished
         seconds += time.perf_counter() - began
@@ -49,14 +50,11 @@ def run(settings: Settings, name: str) -> None:
 
     out = settings.results / ("networks" if name in settings.floats else "runs") / name
     description = _description(settings, name, network, device)
-    write_json(out / "metrics.json", description | {"scores": scores, "bicubic": bicubic or None})
-    # Means alone: what `dvc metrics show` has room for.
-    means = {
-        key: {each: round(mean(image[key] for image in images.values()), 4) for each, images in scores.items()}
-        for key in ("psnr", "ssim")
-    }
-    write_json(out / "summary.json", means | {key: description[key] for key in ("storage_k", "bitops_t")})
-    write_json(
+    metrics = description | {"scores": scores, "bicubic": bicubic or None}
+    write_sealed_json(out / "metrics.json", metrics)
+    means = summary.of(metrics)
+    write_json(out / "summary.json", means)
+    write_sealed_json(
         out / "timing.json",
         {
             "seconds_per_image": seconds / len(prepared.images),

@@ -2,9 +2,9 @@
 
 from odm import inference, seeds
 from odm.card import origin
-from odm.files import write_json
 from odm.networks.device import device_of
 from odm.quantization.statistics import measured
+from odm.sealed import write_sealed_json
 from odm.settings.suite import Settings
 from odm.training.patches import Patches
 
@@ -19,6 +19,6 @@ def run(settings: Settings, name: str) -> None:
     names = network.placement("body").layers
     layers = measured(network, names, lows, settings.mismatch.percentile)
     out = settings.results / "networks" / name / "mismatch.json"
-    write_json(out, {"network": name, "settings": origin(settings, name, "mismatch"), "layers": layers})
+    write_sealed_json(out, {"network": name, "settings": origin(settings, name, "mismatch"), "layers": layers})
     most = max(layers, key=lambda layer: layers[layer]["mean_mismatch"])
     print(f"{out}: {len(layers)} layers; channel means differ most in {most}")

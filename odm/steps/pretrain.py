@@ -35,8 +35,9 @@ def run(settings: Settings, name: str) -> None:
         low, high = batches(0)
         with torch.no_grad():
             loss = (network.eval()(low) - high).abs().mean().item()
-        weights.save(out / "weights.safetensors", network, origin(settings, name))
-        history.write(out / "history.csv", [{"step": 0, "rate": 0.0, "loss": loss}])
+        rows = [{"step": 0, "rate": 0.0, "loss": loss}]
+        weights.save(out / "weights.safetensors", network, origin(settings, name), history=history.digest(rows))
+        history.write(out / "history.csv", rows)
         print(f"{out}/weights.safetensors: those of {given}; loss {loss:.3f} on a batch")
         return
     rows = fit(
@@ -48,7 +49,7 @@ def run(settings: Settings, name: str) -> None:
         checkpoints / "last.safetensors",
         checkpoint.identity(card(settings, "pretrain", name).digest, device, batches.digest),
     )
-    weights.save(out / "weights.safetensors", network, origin(settings, name))
+    weights.save(out / "weights.safetensors", network, origin(settings, name), history=history.digest(rows))
     history.write(out / "history.csv", rows)
     shutil.rmtree(checkpoints)
     print(f"{out}/weights.safetensors: loss {rows[-1]['loss']:.3f} after {training.steps} steps")

@@ -6,10 +6,11 @@ from pathlib import Path
 from odm import inference, seeds
 from odm.card import card, origin
 from odm.errors import OdmError
-from odm.files import digest_of_file, read_json
+from odm.files import digest_of_file
 from odm.methods.build import build
 from odm.networks import weights
 from odm.networks.device import device_of
+from odm.sealed import read_sealed_json
 from odm.settings.suite import Settings
 from odm.training import checkpoint, estimate, history
 from odm.training.loop import fit
@@ -32,9 +33,13 @@ def run(settings: Settings, name: str) -> None:
     measured = {}
     if method.needs_mismatch:
         inputs.append(float_network / "mismatch.json")
-        measured = read_json(inputs[-1]).get("layers", {})
+        again = f"run `odm mismatch {run_settings.network}` again"
+        found = read_sealed_json(inputs[-1], again)
+        measured = found.get("layers", {})
         if not set(method.names) <= measured.keys():
-            raise OdmError(f"{inputs[-1]}: not of this network; run `odm mismatch {run_settings.network}`")
+            raise OdmError(f"{inputs[-1]}: not of this network; {again}")
+        if found.get("settings") != origin(settings, run_settings.network, "mismatch"):
+            raise OdmError(f"{inputs[-1]}: measured under other settings than those in force; {again}")
     # Batches after those that training will see: calibration and training share no patch by step.
     later = range(training.steps, training.steps + training.calibration_batches)
     method.prepare(measured, (batches(step)[0] for step in later))
@@ -56,7 +61,7 @@ def run(settings: Settings, name: str) -> None:
             *map(digest_of_file, inputs),
         ),
     )
-    weights.save(out / "weights.safetensors", network, origin(settings, name))
+    weights.save(out / "weights.safetensors", network, origin(settings, name), history=history.digest(rows))
     history.write(out / "history.csv", rows)
     shutil.rmtree(checkpoints)
     print(f"{out}/weights.safetensors: loss {rows[-1]['loss']:.3f} after {training.steps} steps")

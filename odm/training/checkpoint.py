@@ -5,11 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from torch import Tensor, nn
+from torch import nn
 
-from odm.errors import OdmError
-from odm.files import write_tensors
+from odm.files import unreadable
+from odm.sealed import DamagedError, read_tensors, write_tensors
 
 Row = dict[str, float]
 
@@ -41,27 +40,29 @@ def load(path: Path, identity: str, network: nn.Module, optimizer: torch.optim.O
     One that is absent, damaged or of other settings (`identity`) is not used: the answer is then (0, []).
     """
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            if metadata.get("identity") != identity:
-                print(f"{path}: of other settings or inputs; starting anew", flush=True)
-                return 0, []
-            tensors: dict[str, Tensor] = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        metadata, tensors = read_tensors(path)
     except FileNotFoundError:
         return 0, []
-    except SafetensorError:
+    except DamagedError:
         print(f"{path}: damaged; starting anew", flush=True)
         return 0, []
     except OSError as error:
-        raise OdmError(f"{path}: cannot be read: {error.strerror or error}") from None
+        raise unreadable(path, error) from None
+    if metadata.get("identity") != identity:
+        print(f"{path}: of other settings or inputs; starting anew", flush=True)
+        return 0, []
     # Channels last as the network has them: another layout may take other code paths, and those other last bits.
     tensors = {
         key: value.contiguous(memory_format=torch.channels_last) if value.ndim == 4 else value
         for key, value in tensors.items()
     }
-    network.load_state_dict(
-        {key.removeprefix("network."): t for key, t in tensors.items() if key.startswith("network.")}
-    )
+    state = {key.removeprefix("network."): t for key, t in tensors.items() if key.startswith("network.")}
+    own = network.state_dict()
+    if {key: t.shape for key, t in state.items()} != {key: t.shape for key, t in own.items()}:
+        # Before anything is put: a part of it would stay in what starts anew.
+        print(f"{path}: of another network; starting anew", flush=True)
+        return 0, []
+    network.load_state_dict(state)
     states: dict[int, dict[str, Any]] = {}
     for key, tensor in tensors.items():
         if key.startswith("optimizer."):

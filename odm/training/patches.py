@@ -47,6 +47,7 @@ class Patches:
         """Of the suite's training images, for one of its networks."""
         prepared = Prepared(settings.results / "data" / "train.safetensors")
         scale = settings.network_of(network).scale
+        prepared.sample(scale, seed)  # whole they are compared when they are written and by `odm verify`
         return cls(prepared, scale, training.batch, training.patch, seed, device)
 
     def __call__(self, step: int) -> tuple[Tensor, Tensor]:

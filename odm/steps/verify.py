@@ -1,0 +1,147 @@
+"""`odm verify`: re-read everything that the suite has, and name each file that is not what was written."""
+
+import os
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+from odm import card, inference
+from odm.card import Job, origin
+from odm.errors import OdmError
+from odm.files import read_json, unreadable
+from odm.images.prepared import Prepared
+from odm.reporting import results, summary
+from odm.reporting.rendering import rendered
+from odm.sealed import read_sealed_json
+from odm.settings.suite import Settings
+
+Check = Callable[[], object]
+"""Reads a file; OdmError if there is anything against it."""
+
+
+def run(settings: Settings) -> None:
+    """Read every file of every job. OdmError, after a line for each that differs from its digest, from the settings in
+    force or from what the others make of it, if there is one. What is not there is counted and no mistake."""
+    missing: list[Path] = []
+    wrong: dict[Path, str] = {}
+    read = 0
+    for job in card.jobs(settings):
+        for path, check in _files(settings, *job):
+            try:
+                if not path.exists():
+                    missing.append(path)
+                    continue
+                read += 1
+                check()
+                _by_its_card(settings, job, path)
+            except OdmError as error:
+                wrong[path] = str(error)
+            except OSError as error:
+                wrong[path] = str(unreadable(path, error))
+    for line in dict.fromkeys(wrong.values()):  # one file may stand in the way of reading others
+        print(line)
+    if missing:
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        print(f"not there: {missing[0]}{more}")
+    if wrong:
+        raise OdmError(f"{settings.results}: {len(wrong)} of {read} files do not agree: {_some(list(wrong))}")
+    if not read:
+        raise OdmError(f"{settings.results}: nothing is there yet; run `snakemake --cores 2 all`")
+    print(f"{settings.results}: {read} files read, and all agree")
+
+
+def _some(paths: list[Path], most: int = 3) -> str:
+    more = f" and {len(paths) - most} more" if len(paths) > most else ""
+    return ", ".join(map(str, paths[:most])) + more
+
+
+def _files(settings: Settings, step: str, name: str) -> Iterator[tuple[Path, Check]]:
+    """What a job has written, each file with what to hold it against."""
+    if step == "data":
+        path = settings.results / "data" / f"{name}.safetensors"
+        yield path, partial(_images, settings, name, path)
+    elif step == "tables":
+        made: dict[Path, str] = {}  # once for all of them
+        for name in ("tables.md", "tables.csv", "timings.csv"):
+            yield settings.results / name, partial(_table, settings, settings.results / name, made)
+        in_force = settings.results.parent / "tables.md"
+        yield in_force, partial(_table, settings, in_force, made)
+    elif step == "figures":
+        for picture in sorted((settings.results / "figures").glob("*.png")):
+            yield picture, partial(_picture, picture)
+    else:
+        yield from _of_a_network(settings, step, name)
+
+
+def _of_a_network(settings: Settings, step: str, name: str) -> Iterator[tuple[Path, Check]]:
+    folder = results.folder(settings, name)
+    if step in ("pretrain", "dial", "train"):
+        yield folder / "weights.safetensors", partial(inference.load, settings, name, torch.device("cpu"))
+    if step in ("pretrain", "train"):
+        yield folder / "history.csv", partial(results.history, settings, name)
+    if step == "mismatch":
+        yield folder / "mismatch.json", partial(_mismatch, settings, name, folder / "mismatch.json")
+    if step == "evaluate":
+        yield folder / "metrics.json", partial(_metrics, settings, name, folder / "metrics.json")
+        yield folder / "summary.json", partial(_summary, name, folder / "summary.json")
+        yield folder / "timing.json", partial(results.timing, settings, name)
+
+
+def _images(settings: Settings, split: str, path: Path) -> None:
+    prepared = Prepared(path, check=True)
+    sets = list(dict.fromkeys(name for name, _ in prepared.images))
+    if sets != list(dict.fromkeys(getattr(settings.images, split))):
+        raise OdmError(f"{path}: of the sets {', '.join(sets)}, not those in force; run `odm data {split}` again")
+    for scale in settings.images.scales:
+        prepared.pair(0, scale)
+
+
+def _mismatch(settings: Settings, name: str, path: Path) -> None:
+    results.mismatch(settings, name)
+    again = f"run `odm mismatch {name}` again"
+    if read_sealed_json(path, again).get("settings") != origin(settings, name, "mismatch"):
+        raise OdmError(f"{path}: measured under other settings than those in force; {again}")
+
+
+def _metrics(settings: Settings, name: str, path: Path) -> None:
+    metrics = results.metrics(settings, name)
+    if metrics is not None and metrics.settings != origin(settings, name):
+        raise OdmError(f"{path}: scored under other settings than those in force; run `odm evaluate {name}` again")
+
+
+def _summary(name: str, path: Path) -> None:
+    again = f"run `odm evaluate {name}` again"
+    if read_json(path) != summary.of(read_sealed_json(path.with_name("metrics.json"), again)):
+        raise OdmError(f"{path}: not what metrics.json beside it gives; {again}")
+
+
+def _table(settings: Settings, path: Path, made: dict[Path, str]) -> None:
+    if not made:
+        made |= rendered(results.read(settings))
+    if path.read_bytes() != made[path].replace("\n", os.linesep).encode():
+        raise OdmError(f"{path}: not what the results give when they are rendered anew; run `odm tables` again")
+
+
+def _picture(path: Path) -> None:
+    """By the checksums that a PNG has of its own."""
+    try:
+        with Image.open(path) as picture:
+            picture.verify()
+    except OSError as error:
+        if error.errno:
+            raise
+        raise OdmError(f"{path}: damaged; run `odm figures` again") from None
+    except (SyntaxError, ValueError):
+        raise OdmError(f"{path}: damaged; run `odm figures` again") from None
+
+
+def _by_its_card(settings: Settings, job: Job, path: Path) -> None:
+    """Whether what the job was last done under here is what is in force; code aside, which `odm check` looks at."""
+    before = card.recorded(settings, *job)
+    changed = card.card(settings, *job).changes(before)[0] if before else []
+    if changed:
+        again = " ".join(filter(None, ["odm", *job]))
+        raise OdmError(f"{path}: made under other settings ({changed[0]}); run `{again}` again")
