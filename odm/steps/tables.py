@@ -12,3 +12,4 @@ def run(settings: Settings) -> None:
     write_text(settings.results / "tables.csv", tables.csv(tables.scores(suite), tables.SCORE_COLUMNS))
     write_text(settings.results / "timings.csv", tables.csv(tables.timings(suite), tables.TIMING_COLUMNS))
     write_text(settings.results.parent / "tables.md", document)  # the suite in force
+    print(f"{settings.results}/tables.md, tables.csv, timings.csv; {settings.results.parent}/tables.md")
