@@ -317,6 +317,26 @@ def test_upscale_with_a_network_to_a_place(
     assert [each.name for each in target.parent.iterdir()] == ["large.png"]
 
 
+def test_check_counts_the_images_of_the_user(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("params.yaml", "mine", "held"):
+        (shutil.copytree if (trained / name).is_dir() else shutil.copy)(trained / name, tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    for name, size in (("mine", (500, 400)), ("held", (100, 50))):
+        Image.new("RGB", size).save(tmp_path / name / "more.png")
+    (tmp_path / "held" / "damaged.png").write_text("no image\n")
+    assert main(monkeypatch, "check") == 0
+    said = capsys.readouterr().out
+    assert "train images: mine (2 images in your folder mine)" in said
+    assert "test images: held (3 images in your folder held)" in said
+    area = 2 * 48 * 40 + 500 * 400 + 100 * 50
+    assert f"disk: about {3 * area * (1 + 1 / 9) / 1e6:.1f} MB of images as they are read" in said
+    shutil.rmtree("held")
+    ending = "images.folders.held: no folder held; correct it, or put the images there"
+    assert main(monkeypatch, "check") == f"odm: {ending}"
+
+
 @pytest.mark.parametrize(
     ("suffix", "format"),
     [(".png", "PNG"), (".PNG", "PNG"), (".jpg", "JPEG"), (".jpeg", "JPEG"), (".tif", "TIFF"), (".bmp", "BMP"),

@@ -252,7 +252,10 @@ def test_quantized_it_is_close_to_float(own: Path) -> None:
 def test_tables_figures_check_and_upscale(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
     settings = load()
     tables.run(settings)
+    assert capsys.readouterr().out == "results/own/tables.md, tables.csv, timings.csv; results/tables.md\n"
     figures.run(settings)
+    named = capsys.readouterr().out.removeprefix("results/own/figures/").rstrip().split(", ")
+    assert sorted(named) == sorted(path.name for path in Path("results/own/figures").iterdir())
     assert "4/4" in Path("results/tables.md").read_text()
     assert len(list(Path("results/own/figures").glob("*.png"))) >= 4
     check.run(settings)

@@ -131,6 +131,8 @@ def test_both_tools_make_the_same_and_agree_on_what_is_left(tmp_path: Path) -> N
 
     assert jobs(theirs.dvc()) == ALL | {"cards"}
     assert ours.made() == theirs.made()
+    locked = (theirs.folder / "dvc.lock").read_bytes()
+    assert (ours.folder / "dvc.lock").read_bytes() == locked, "two runs lock the same, though they took other times"
     assert "Snakemake has taken over" in theirs.adopt()
     assert "Nothing to be done" in theirs.snakemake()
 

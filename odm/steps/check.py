@@ -2,14 +2,17 @@
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import torch
+from PIL import Image
 from torch import nn
 
 from odm import card, engines, leftovers
 from odm.errors import OdmError
 from odm.images.catalogue import CATALOGUE, Packaged
+from odm.images.reading import images_in
 from odm.methods.build import method_class
 from odm.networks.build import build
 from odm.networks.device import cpu_line, device_of, placed
@@ -110,14 +113,12 @@ def _disk(settings: Settings, parameters: Mapping[str, int]) -> str:
     """What the suite takes on disk, in one line."""
     names = [*settings.images.train, *settings.images.test]
     shrunk = sum(1 / scale**2 for scale in settings.images.scales)
-    known = [CATALOGUE[name] for name in names if name not in settings.images.folders]
-    images = 3 * (1 + shrunk) * sum(entry.area for entry in known)
-    mine = " and your folders" if len(known) < len(names) else ""
+    images = 3 * (1 + shrunk) * sum(_area(name, settings) for name in names)
     stored = sum(parameters[settings.base_of(name)] for name in settings.floats)
     stored += sum(parameters[settings.base_of(each.network)] for each in settings.runs.values())
     # A checkpoint holds the network and Adam's two moments, and goes when its job is done.
     return (
-        f"disk: about {_size(images)} of images{mine} as they are read in training, {_size(4 * stored)} of weights "
+        f"disk: about {_size(images)} of images as they are read in training, {_size(4 * stored)} of weights "
         f"(DVC keeps a second copy of both), up to {_size(12 * max(parameters.values()))} of checkpoint a running job"
     )
 
@@ -128,9 +129,27 @@ def _size(count: float) -> str:
 
 def _count(name: str, settings: Settings) -> str:
     if name in settings.images.folders:
-        return f"your folder {settings.images.folders[name]}"
+        return f"{len(_of_user(name, settings))} images in your folder {settings.images.folders[name]}"
     entry = CATALOGUE[name]
     return f"{len(entry.images) if isinstance(entry, Packaged) else entry.count} images"
+
+
+def _area(name: str, settings: Settings) -> int:
+    """Pixels of a set; of a user's own as the headers of its files have it."""
+    if name not in settings.images.folders:
+        return CATALOGUE[name].area
+    area = 0
+    for file in _of_user(name, settings):
+        with suppress(OSError, ValueError, SyntaxError, Image.DecompressionBombError), Image.open(file) as image:
+            area += image.width * image.height  # what cannot be read `odm data` refuses, and says why
+    return area
+
+
+def _of_user(name: str, settings: Settings) -> list[Path]:
+    folder = Path(settings.images.folders[name]).expanduser()
+    if not folder.is_dir():
+        raise OdmError(f"images.folders.{name}: no folder {folder}; correct it, or put the images there")
+    return images_in(folder)
 
 
 def _timed_size(training: Training, macs: float) -> tuple[int, int]:

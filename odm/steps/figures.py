@@ -26,3 +26,4 @@ def run(settings: Settings) -> None:
         save(mismatch.draw(suite), folder / "mismatch.png")
         save(dial.draw(suite), folder / "dial.png")
         save(crops.draw(suite, test, upscale), folder / "crops.png")
+    print(f"{folder}/tradeoff.png, agreement.png, mismatch.png, dial.png, crops.png")

@@ -7,5 +7,7 @@ from odm.settings.suite import Settings
 
 
 def run(settings: Settings) -> None:
-    for path, text in rendered(results.read(settings)).items():
+    written = rendered(results.read(settings))
+    for path, text in written.items():
         write_text(path, text)
+    print(", ".join(map(str, written)))

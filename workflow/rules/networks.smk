@@ -70,7 +70,6 @@ rule evaluate_network:
     output:
         metrics=f"{NETWORK}/metrics.json",
         summary=f"{NETWORK}/summary.json",
-        timing=f"{NETWORK}/timing.json",
     log:
         f"{LOGS}/evaluate/{{network}}.log",
     benchmark:

@@ -4,9 +4,6 @@ rule tables:
     output:
         f"{RESULTS}/tables.md",
         report(f"{RESULTS}/tables.csv", caption="../report/tables.rst", category="Tables", labels={"table": "results"}),
-        report(
-            f"{RESULTS}/timings.csv", caption="../report/timings.rst", category="Tables", labels={"table": "timings"}
-        ),
         "results/tables.md",
     log:
         f"{LOGS}/tables.log",

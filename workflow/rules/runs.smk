@@ -29,7 +29,6 @@ rule evaluate_run:
     output:
         metrics=f"{RUN}/metrics.json",
         summary=f"{RUN}/summary.json",
-        timing=f"{RUN}/timing.json",
     log:
         f"{LOGS}/evaluate/{{run}}.log",
     benchmark:

@@ -58,9 +58,9 @@ def of_network(name):
 
 
 def of_networks_and_runs():
-    """All that networks and runs leave behind."""
-    network_files = ["weights.safetensors", "mismatch.json", "metrics.json", "summary.json", "timing.json"]
-    run_files = ["weights.safetensors", "history.csv", "metrics.json", "summary.json", "timing.json"]
+    """All that networks and runs leave behind, but for timing.json, which is another on each machine."""
+    network_files = ["weights.safetensors", "mismatch.json", "metrics.json", "summary.json"]
+    run_files = ["weights.safetensors", "history.csv", "metrics.json", "summary.json"]
     return [
         *(f"{NETWORK.format(network=network)}/history.csv" for network in SETTINGS.networks),
         *(f"{NETWORK.format(network=network)}/{file}" for network in SETTINGS.floats for file in network_files),
@@ -74,7 +74,7 @@ def everything():
         TRAIN_IMAGES,
         TEST_IMAGES,
         *of_networks_and_runs(),
-        *(f"{RESULTS}/{name}" for name in ["tables.md", "tables.csv", "timings.csv"]),
+        *(f"{RESULTS}/{name}" for name in ["tables.md", "tables.csv"]),
         *(f"{RESULTS}/figures/{figure}.png" for figure in FIGURES),
         "results/tables.md",
     ]
