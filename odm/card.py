@@ -1,7 +1,7 @@
 """The card of a job: every setting value that its result depends on, and the code it computes with.
 
-Snakemake, DVC, checkpoints, stored weights and `odm check` all go by it. What a job reads from files is not on it: the
-engines see the files. Free of torch.
+Snakemake, DVC, checkpoints, stored weights and `odm check` all go by it. What a job reads from files is not on it, for
+the engines see the files; but for a user's own folders of images, which they do not look into. Free of torch.
 """
 
 import hashlib
@@ -20,6 +20,7 @@ from odm.code import closure
 from odm.errors import OdmError
 from odm.files import read_json, write_text
 from odm.images.catalogue import CATALOGUE, Packaged
+from odm.images.contents import contents
 from odm.settings.images import Images
 from odm.settings.suite import Settings
 from odm.settings.training import Training
@@ -76,7 +77,11 @@ def jobs(settings: Settings) -> Iterator[Job]:
 
 def card(settings: Settings, step: str, name: str = "") -> Card:
     """The card of one job."""
-    return Card(_values(settings, step, name), closure(frozenset(_modules(settings, step, name))))
+    values = _values(settings, step, name)
+    # Not of `origin`: what was trained on a folder stays of use where the folder is not.
+    if step == "data" and (held := _contents(settings.images, name)):
+        values["contents"] = held
+    return Card(values, closure(frozenset(_modules(settings, step, name))))
 
 
 def origin(settings: Settings, name: str, step: str = "") -> str:
@@ -166,6 +171,17 @@ def _images(images: Images, split: str) -> dict[str, Any]:
             known = {"pixels": entry.pixels} if entry.pixels else {"count": entry.count, "root": images.root}
         sets.append({"set": name} | known)
     return {"sets": sets, "scales": sorted(set(images.scales))}
+
+
+def _contents(images: Images, split: str) -> dict[str, str]:
+    """What lies in the folders of the user's own that a split takes its sets from; a published set that is held to its
+    pixels may lie anywhere."""
+    found = {}
+    for name in getattr(images, split):
+        is_held = getattr(CATALOGUE.get(name), "pixels", None) and name not in images.folders
+        if not is_held and (content := contents(name, images)):
+            found[name] = content
+    return found
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

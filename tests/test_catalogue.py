@@ -13,7 +13,8 @@ from odm.images import reading
 from odm.images.catalogue import CATALOGUE, Benchmark, Packaged
 from odm.images.decode import read_image
 from odm.images.digest import digest
-from odm.images.reading import images_in, read_set, set_digest, signature
+from odm.images.folders import ROOT_VARIABLE, images_in
+from odm.images.reading import read_set, set_digest, signature
 from odm.settings.images import Images
 
 
@@ -21,7 +22,7 @@ from odm.settings.images import Images
 def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Away from the project's downloads and from whatever the environment names."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv(reading.ROOT_VARIABLE, raising=False)
+    monkeypatch.delenv(ROOT_VARIABLE, raising=False)
 
 
 def settings(**changes: object) -> Images:
@@ -160,7 +161,7 @@ def test_benchmark_under_a_root(tmp_path: Path, tiny: Benchmark, monkeypatch: py
         photo(tmp_path / "sets" / layout / name)
     root = str(tmp_path / "sets")
     assert [name for name, _ in read_set("tiny", settings(root=root))] == ["1", "2"]
-    monkeypatch.setenv(reading.ROOT_VARIABLE, root)
+    monkeypatch.setenv(ROOT_VARIABLE, root)
     assert [name for name, _ in read_set("tiny", settings())] == ["1", "2"]
     photo(tmp_path / "sets" / layout / "3.png")
     with pytest.raises(OdmError) as error:
@@ -213,7 +214,7 @@ def known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         3, "none", ("Tiny",), pixels=set_digest(map(signature, pixels)), greys=frozenset({digest(pixels[2])})
     )
     monkeypatch.setitem(CATALOGUE, "tiny", entry)
-    monkeypatch.setenv(reading.ROOT_VARIABLE, str(tmp_path / "sets"))
+    monkeypatch.setenv(ROOT_VARIABLE, str(tmp_path / "sets"))
     return folder
 
 

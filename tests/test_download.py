@@ -24,8 +24,9 @@ import pytest
 from PIL import Image
 
 from odm.errors import OdmError
-from odm.images import archive, download, reading, transfer
+from odm.images import archive, download, transfer
 from odm.images.catalogue import CATALOGUE, Benchmark, Download
+from odm.images.folders import ROOT_VARIABLE
 from odm.images.reading import read_set, set_digest, signature
 from odm.settings.images import Images
 
@@ -37,7 +38,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Away from the project's downloads and from whatever the environment names."""
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
-    monkeypatch.delenv(reading.ROOT_VARIABLE, raising=False)
+    monkeypatch.delenv(ROOT_VARIABLE, raising=False)
 
 
 def png(seed: int, side: int = 20) -> bytes:
@@ -544,7 +545,7 @@ HOSTILE = {
     "a tar truncated in a member": (tar(good(), "w")[:2700], "not a whole archive"),
     "a tar truncated in a header": (tar(good(), "w")[:2200], "1 images where 'tiny' has 2"),
     "a truncated zip": (zipped(good())[:-30], "not a whole archive"),
-    "a damaged member": (tar({**good(), "Tiny_HR/2.png": PHOTOS["2.png"][:500]}), "'2.png' is damaged"),
+    "a damaged member": (tar({**good(), "Tiny_HR/2.png": PHOTOS["2.png"][:500]}), "'2.png' is no image"),
     "a flipped bit in a zip": (zipped(good()).replace(PHOTOS["1.png"][600:603], b"xyz"), "not a whole archive"),
 }
 

@@ -17,7 +17,11 @@ SUITE = """\
 suite: due
 device: cpu
 threads: 1
-images: {train: [skimage_train], test: [skimage_test], scales: [2], folders: {mine: mine, yours: yours}}
+images:
+  train: [skimage_train, ours]
+  test: [skimage_test, theirs]
+  scales: [2]
+  folders: {mine: mine, yours: yours, ours: photographs/ours, theirs: photographs/theirs}
 networks:
   tiny: {backbone: edsr, channels: 4, blocks: 2, scale: 2}
 dials:
@@ -94,6 +98,26 @@ def all_of(*edits: Edit) -> Edit:
             each(folder)
 
     return edit
+
+
+def photograph(name: str, seed: int = 0) -> Edit:
+    """An image in a folder of the user's own."""
+
+    def edit(folder: Path) -> None:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        pixels = np.random.default_rng(seed).integers(0, 256, (32, 40, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / name)
+
+    return edit
+
+
+def removed(name: str) -> Edit:
+    return lambda folder: (folder / name).unlink()
+
+
+def touched(folder: Path) -> None:
+    for path in (folder / "photographs").rglob("*.png"):
+        path.touch()
 
 
 def comments(folder: Path) -> None:
@@ -179,17 +203,33 @@ EDITS: dict[str, tuple[Edit, set[str]]] = {
         set(),
     ),
     "a test set more": (
-        text("params.yaml", "test: [skimage_test]", "test: [skimage_test, mine]"),
+        text("params.yaml", "test: [skimage_test, theirs]", "test: [skimage_test, theirs, mine]"),
         SCORES | of(("data", ["test"])),
     ),
     "another test set": (
-        text("params.yaml", "test: [skimage_test]", "test: [mine]"),
+        text("params.yaml", "test: [skimage_test, theirs]", "test: [mine]"),
         SCORES | of(("data", ["test"])),
     ),
     "a training set more": (
-        text("params.yaml", "train: [skimage_train]", "train: [skimage_train, mine]"),
+        text("params.yaml", "train: [skimage_train, ours]", "train: [skimage_train, ours, mine]"),
         TRAINED | of(("data", ["train"])),
     ),
+    "an image added to a training set": (
+        photograph("photographs/ours/more.png", seed=9),
+        TRAINED | of(("data", ["train"])),
+    ),
+    "an image of a training set changed": (
+        photograph("photographs/ours/a.png", seed=9),
+        TRAINED | of(("data", ["train"])),
+    ),
+    "an image removed from a training set": (removed("photographs/ours/b.png"), TRAINED | of(("data", ["train"]))),
+    "an image added to a test set": (photograph("photographs/theirs/more.png"), SCORES | of(("data", ["test"]))),
+    "an image of a test set changed": (photograph("photographs/theirs/a.png"), SCORES | of(("data", ["test"]))),
+    "a folder of a test set that is gone": (
+        lambda folder: (folder / "photographs/theirs").rename(folder / "photographs/away"),
+        SCORES | of(("data", ["test"])),
+    ),
+    "images that are touched": (touched, set()),
     "a folder that no split uses": (text("params.yaml", "yours: yours", "yours: theirs"), set()),
     "a run's seed": (text("params.yaml", "method: odm, weight", "seed: 2, method: odm, weight"), runs("odm")),
     "the name of a method": (
@@ -211,7 +251,7 @@ import networkx
 from dvc.repo import Repo
 
 with Repo() as repo:
-    changed, graph = repo.status(), repo.index.graph
+    changed, graph = repo.status().keys() - {"cards"}, repo.index.graph
 stages = {stage for stage in graph if stage.addressing in changed}
 for stage in stages.union(*(networkx.ancestors(graph, stage) for stage in stages)):
     print(stage.cmd.removeprefix("odm "))
@@ -223,6 +263,8 @@ class Engines:
 
     def __init__(self, folder: Path) -> None:
         self.clone = Clone(folder, SUITE)
+        for seed, name in enumerate(("ours/a", "ours/b", "theirs/a", "theirs/b"), start=1):
+            photograph(f"photographs/{name}.png", seed)(folder)
         self.clone.snakemake()
         assert "DVC has taken over" in self.clone.adopt()
         assert self.due() == (set(), set())
@@ -230,7 +272,8 @@ class Engines:
 
     def sources(self) -> list[Path]:
         folder = self.clone.folder
-        files = [*(folder / "odm").rglob("*"), *(folder / "suites").iterdir(), folder / "params.yaml"]
+        photographs = (folder / "photographs").rglob("*")
+        files = [*(folder / "odm").rglob("*"), *photographs, *(folder / "suites").iterdir(), folder / "params.yaml"]
         return [path for path in files if path.is_file() and "__pycache__" not in path.parts]
 
     def due(self) -> tuple[set[str], set[str]]:
@@ -254,7 +297,8 @@ class Engines:
         for path in set(self.sources()) - self.kept.keys():
             path.unlink()
         for path, content in self.kept.items():
-            if path.read_bytes() != content:
+            path.parent.mkdir(exist_ok=True)
+            if not path.exists() or path.read_bytes() != content:
                 path.write_bytes(content)
 
 
@@ -286,13 +330,6 @@ def test_edits_that_make_nothing_due(edited: Engines) -> None:
     assert edited.due() == (set(), set()), edited.clone.odm("check")
 
 
-def photograph(folder: Path) -> None:
-    """A set of one image of the user's own."""
-    (folder / "mine").mkdir()
-    pixels = np.random.default_rng(0).integers(0, 256, (32, 40, 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(folder / "mine" / "noise.png")
-
-
 def test_what_is_due_is_what_is_run(engines: Engines) -> None:
     """For real, one after another: each engine in its own copy, to the same bytes."""
     ours, theirs = engines.copy("ours"), engines.copy("theirs")
@@ -300,7 +337,7 @@ def test_what_is_due_is_what_is_run(engines: Engines) -> None:
         edit, expected = EDITS[what]
         for clone in (ours, theirs):
             if what == "a test set more":
-                photograph(clone.folder)
+                photograph("mine/noise.png")(clone.folder)
             edit(clone.folder)
         asked = ours.odm("check")
         assert f"Snakemake: {len(expected)} of 18 jobs due" in asked

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from odm.images.decode import read_image
+from odm.images.folders import images_in
 from odm.images.imresize import imresize
-from odm.images.reading import images_in
 
 HALF = Fraction(1, 2)
 

@@ -8,10 +8,11 @@ import pytest
 
 from odm.images.colour import grey, luma
 from odm.images.decode import read_image
+from odm.images.folders import images_in
 from odm.images.imresize import imresize
 from odm.images.metrics import psnr, score, ssim
 from odm.images.prepared import crop
-from odm.images.reading import images_in, read_set
+from odm.images.reading import read_set
 from odm.settings.images import Images
 
 # Mean PSNR (dB) and SSIM of bicubic interpolation on luma, as printed since 2016 or so.

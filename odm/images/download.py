@@ -8,14 +8,8 @@ from pathlib import Path
 from odm.errors import OdmError
 from odm.images.archive import RefusedError, take_images
 from odm.images.catalogue import Benchmark, Download
+from odm.images.folders import DOWNLOADS, place
 from odm.images.transfer import FailedError, SlowError, forget, retrieve, unlike
-
-DOWNLOADS = Path("downloads")
-
-
-def place(name: str) -> Path:
-    """Where the images of a downloaded set lie; images put there by hand serve as well."""
-    return DOWNLOADS / name / "images"
 
 
 def fetch(name: str, entry: Benchmark, problem: Callable[[Path], str | None]) -> None:

@@ -3,8 +3,6 @@
 import hashlib
 import importlib.metadata
 import importlib.util
-import os
-import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -13,14 +11,12 @@ from numpy.typing import NDArray
 
 from odm.errors import OdmError
 from odm.images import download
-from odm.images.catalogue import CATALOGUE, SUFFIXES, Benchmark, Packaged
+from odm.images.catalogue import CATALOGUE, Benchmark, Packaged
 from odm.images.decode import read_image
 from odm.images.digest import digest
+from odm.images.folders import complete, files_of_a_users, members, place
 from odm.names import shown
 from odm.settings.images import Images
-
-ROOT_VARIABLE = "ODM_IMAGES"
-"""Environment variable that names a folder of data sets, looked at after `images.root`."""
 
 SMALLEST_LR_SIDE = 8
 
@@ -107,7 +103,7 @@ def _other_pixels(name: str, entry: Benchmark, signatures: list[str]) -> str | N
 def _wrong(name: str, entry: Benchmark, folder: Path) -> str | None:
     """What is wrong with a downloaded folder of images, if anything is."""
     signatures = []
-    for file in _members(folder, entry):
+    for file in members(folder, entry):
         if entry.pixels is None:
             signatures.append(file.stem)
             continue
@@ -134,66 +130,15 @@ def _packaged(name: str, entry: Packaged) -> tuple[list[Path], dict[str, str]]:
 
 def _in_folders(name: str, images: Images) -> list[Path]:
     """Files of a set that lies in a folder; the folder is looked for, and if need be downloaded."""
-    if name in images.folders:
-        return _images_of_a_set(Path(images.folders[name]).expanduser(), f"images.folders.{name}")
+    if (files := files_of_a_users(name, images)) is not None:
+        return files
     entry = CATALOGUE.get(name)
     if not isinstance(entry, Benchmark):
         raise OdmError(f"images: no set is called '{name}'; name its folder under images.folders.{name}")
-    roots = {"images.root": images.root, ROOT_VARIABLE: os.environ.get(ROOT_VARIABLE)}
-    for key, root in roots.items():
-        if not root:
-            continue
-        if not Path(root).expanduser().is_dir():
-            raise OdmError(f"{key}: no folder {root}; correct it or leave it out")
-        for layout in entry.layouts:
-            folder = Path(root).expanduser() / layout
-            # Set5 may hold just HR and LR folders: only a folder with images of its own is a set.
-            if folder.is_dir() and (files := _members(folder, entry)):
-                return _complete(name, folder, files, entry)
-    folder = download.place(name)
+    folder = place(name)
+    if entry.download is None:
+        where = f"put its {entry.count} images into {folder}, or name their folder under images.folders.{name}"
+        raise OdmError(f"{name}: in no folder that was looked at, and nowhere to download from; {where}")
     if not folder.is_dir():
-        if entry.download is None:
-            where = f"put its {entry.count} images into {folder}, or name their folder under images.folders.{name}"
-            raise OdmError(f"{name}: in no folder that was looked at, and nowhere to download from; {where}")
         download.fetch(name, entry, lambda unpacked: _wrong(name, entry, unpacked))
-    return _complete(name, folder, _members(folder, entry), entry)
-
-
-def _members(folder: Path, entry: Benchmark) -> list[Path]:
-    """The images of a folder that belong to the set."""
-    files = [file for file in images_in(folder) if file.stem not in entry.left_out]
-    if entry.numbers is not None:
-        files = [file for file in files if file.stem.isdecimal() and int(file.stem) in entry.numbers]
-    return files
-
-
-def _complete(name: str, folder: Path, files: list[Path], entry: Benchmark) -> list[Path]:
-    if len(files) != entry.count:
-        raise OdmError(
-            f"{folder}: {len(files)} images where '{name}' has {entry.count}; complete the folder, "
-            f"or give what is there a name of its own under images.folders"
-        )
-    return files
-
-
-def _images_of_a_set(folder: Path, key: str) -> list[Path]:
-    if not folder.is_dir():
-        raise OdmError(f"{key}: no folder {folder}; correct it, or put the images there")
-    files = images_in(folder)
-    if not files:
-        raise OdmError(f"{key}: no images in {folder} ({', '.join(sorted(SUFFIXES))}); put some there")
-    return files
-
-
-def images_in(folder: Path) -> list[Path]:
-    """Image files directly in a folder, in natural order: 2 before 10, whatever the file system says."""
-    try:
-        files = [each for each in folder.iterdir() if each.suffix.lower() in SUFFIXES and each.name[0] != "."]
-    except OSError as error:
-        raise OdmError(f"{folder}: cannot be read: {error.strerror}") from None
-    return sorted(files, key=_natural)
-
-
-def _natural(file: Path) -> tuple[list[tuple[int, str]], str]:
-    parts = re.findall(r"\d+|\D+", file.name.lower())
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts], file.name
+    return complete(name, folder, members(folder, entry), entry)
