@@ -15,6 +15,7 @@ class Cooperative(Plain):
     def __init__(self, network: Backbone, settings: Cooperating, run: Run) -> None:
         super().__init__(network, settings, run)
         self.cooperation = settings.cooperation
+        self.strength = settings.strength
         self.gradients: cooperation.Pairs = {}
 
     def regularizer(self) -> Tensor | None:
@@ -50,6 +51,9 @@ class Cooperative(Plain):
 
     def measure(self) -> dict[str, float]:
         row = super().measure()
+    def strengths(self) -> dict[str, float]:
+        return {"strength": self.strength}
+
         if self.gradients:
             agreement = cooperation.agreement(self.gradients)
             row |= {"cosine": agreement.cosine, "agreement": agreement.share}

@@ -38,6 +38,9 @@ class Distilled(Method):
     def backward(self, loss: Tensor) -> None:
         (loss + self.penalty()).backward()
 
+    def strengths(self) -> dict[str, float]:
+        return {"distillation": self.distilled.distillation}
+
     def measure(self) -> dict[str, float]:
         """Looks at the quantizers as evaluation has them: in training they would learn from being looked at."""
         for quantizer in self.quantizers:

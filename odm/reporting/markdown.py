@@ -195,6 +195,8 @@ def _settings(suite: Suite) -> list[str]:
     digests = ", ".join(f"`{name}` {metrics.settings}" for name, metrics in found)
     machines = sorted(
         {f"{metrics.device}, {metrics.threads} thread{'s' * (metrics.threads != 1)}" for _, metrics in found}
+        + (f", after a warm-up of {each.warmup} steps" if each.warmup else "")
+        + (f"; gradients clipped to a norm of {_value(each.clip_norm)}" if each.clip_norm else "")
     )
     versions = sorted({f"{name} {version}" for _, metrics in found for name, version in metrics.versions.items()})
     return [

@@ -1,5 +1,6 @@
 """`odm pretrain <network>`: train a float network, or take over one that was trained elsewhere."""
 
+import math
 import shutil
 from pathlib import Path
 
@@ -7,6 +8,8 @@ import torch
 
 from odm import seeds
 from odm.card import card, origin
+from odm.errors import OdmError
+from odm.files import of_user
 from odm.networks import weights
 from odm.networks.build import build
 from odm.networks.device import device_of, placed
@@ -35,6 +38,8 @@ def run(settings: Settings, name: str) -> None:
         low, high = batches(0)
         with torch.no_grad():
             loss = (network.eval()(low) - high).abs().mean().item()
+        if not math.isfinite(loss):
+            raise OdmError(f"{given}: loss {loss:g} on a batch; look at `value_range` and at what it was trained for")
         weights.save(out / "weights.safetensors", network, origin(settings, name))
         history.write(out / "history.csv", [{"step": 0, "rate": 0.0, "loss": loss}])
         print(f"{out}/weights.safetensors: those of {given}; loss {loss:.3f} on a batch")

@@ -18,6 +18,7 @@ def run(settings: Settings, image: str, name: str, output: str) -> None:
     pixels = read_image(source)
     network = inference.load(settings, name, device_of(settings))
     target = Path(output) if output else source.with_name(f"{source.stem}_x{network.scale}_{name}.png")
+    enlarged = Image.fromarray(inference.upscale(network, pixels, name))
     with whole(target) as beside:
-        Image.fromarray(inference.upscale(network, pixels)).save(beside, format="PNG")
+        enlarged.save(beside, format="PNG")
     print(f"{target}: {name}, x{network.scale}")
