@@ -23,10 +23,12 @@ class Cooperative(Plain):
         raise NotImplementedError
 
     def theta(self) -> dict[str, list[nn.Parameter]]:
-        """By layer, what is compared and what the regularizer may move: the network's own parameters."""
+        """By layer, what is compared and what the regularizer may move: the network's own parameters that learn."""
         corrections = self.corrections()
         found = {
-            name.removesuffix(".layer"): [each for each in module.parameters(recurse=False) if each not in corrections]
+            name.removesuffix(".layer"): [
+                each for each in module.parameters(recurse=False) if each.requires_grad and each not in corrections
+            ]
             for name, module in self.network.named_modules()
         }
         return {name: parameters for name, parameters in found.items() if parameters}
@@ -42,18 +44,18 @@ class Cooperative(Plain):
     def backward(self, loss: Tensor) -> None:
         """Reconstruction, joined by the regularizer's gradient as far as the two cooperate."""
         regularizer = self.regularizer()
-        if regularizer is None:
+        if regularizer is None or not regularizer.requires_grad:  # of nothing that learns
             super().backward(loss)
             return
         self.gradients = cooperation.backward(
             loss, regularizer, self.theta(), self.cooperation, self.followers(), self.through_ranges()
         )
 
-    def measure(self) -> dict[str, float]:
-        row = super().measure()
     def strengths(self) -> dict[str, float]:
         return {"strength": self.strength}
 
+    def measure(self) -> dict[str, float]:
+        row = super().measure()
         if self.gradients:
             agreement = cooperation.agreement(self.gradients)
             row |= {"cosine": agreement.cosine, "agreement": agreement.share}

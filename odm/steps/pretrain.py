@@ -47,7 +47,7 @@ def run(settings: Settings, name: str) -> None:
     rows = fit(
         network,
         batches,
-        [{"params": list(network.parameters()), "lr": training.rate}],
+        [{"params": [each for each in network.parameters() if each.requires_grad], "lr": training.rate}],
         training,
         Objective(),
         checkpoints / "last.safetensors",

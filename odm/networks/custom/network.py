@@ -53,6 +53,11 @@ class Custom(Backbone):
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.try_out()
 
+        if not any(each.requires_grad for each in self.network.parameters()):
+            raise OdmError(
+                f"{self.file}: every parameter of {self.name} is frozen, so nothing can be trained; leave "
+                "`requires_grad` true where it should learn"
+            )
     def forward(self, x: Tensor) -> Tensor:
         height, width = (self.scale * side for side in x.shape[2:])
         y = self.network(reflected(x, self.multiple) * (self.white / 255))
