@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from odm.errors import OdmError
+from odm.files import of_user
 from odm.images import download
 from odm.images.catalogue import CATALOGUE, SUFFIXES, Benchmark, Packaged
 from odm.images.digest import digest
@@ -134,7 +135,7 @@ def _packaged(name: str, entry: Packaged) -> tuple[list[Path], dict[str, str]]:
 def _in_folders(name: str, images: Images) -> list[Path]:
     """Files of a set that lies in a folder; the folder is looked for, and if need be downloaded."""
     if name in images.folders:
-        return _images_of_a_set(Path(images.folders[name]).expanduser(), f"images.folders.{name}")
+        return _images_of_a_set(of_user(f"images.folders.{name}", images.folders[name]), f"images.folders.{name}")
     entry = CATALOGUE.get(name)
     if not isinstance(entry, Benchmark):
         raise OdmError(f"images: no set is called '{name}'; name its folder under images.folders.{name}")
@@ -142,10 +143,11 @@ def _in_folders(name: str, images: Images) -> list[Path]:
     for key, root in roots.items():
         if not root:
             continue
-        if not Path(root).expanduser().is_dir():
+        place = of_user(key, root)
+        if not place.is_dir():
             raise OdmError(f"{key}: no folder {root}; correct it or leave it out")
         for layout in entry.layouts:
-            folder = Path(root).expanduser() / layout
+            folder = place / layout
             # Set5 may hold just HR and LR folders: only a folder with images of its own is a set.
             if folder.is_dir() and (files := _members(folder, entry)):
                 return _complete(name, folder, files, entry)

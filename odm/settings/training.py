@@ -4,15 +4,15 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from odm.settings.fields import Name, Percentile, Positive, Rate, RunBits, Strict
+from odm.settings.fields import Name, Percentile, Positive, Rate, RunBits, Size, Strict
 
 
 class Training(Strict):
     """One training run of the loop that pretraining and quantization-aware training share."""
 
     steps: Positive
-    batch: Positive
-    patch: Annotated[int, Field(ge=8)]
+    batch: Size
+    patch: Annotated[int, Field(ge=8, le=4096)]
     """Side of a low-resolution patch, in pixels."""
     rate: Rate
     """Learning rate of Adam (0.9, 0.999, 1e-8)."""

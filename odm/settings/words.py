@@ -62,6 +62,8 @@ def first_line(error: ValidationError, content: dict[Any, Any]) -> str:
         text = f"{key}: '{given}' reads as text in YAML 1.1; write it out ({Decimal(given):f})"
     else:
         text = f"{key}: {first['msg'][0].lower()}{first['msg'][1:]}, not {given!r}"
+    if kind == "less_than_equal" and isinstance(given, int) and first["ctx"]["le"] > 1000:
+        text += "; nothing that can be computed is so large"
     more = f" (and {len(complaints) - 1} more)" if len(complaints) > 1 else ""
     return text + more
 

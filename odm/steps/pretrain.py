@@ -29,7 +29,7 @@ def run(settings: Settings, name: str) -> None:
     network = build(network_settings)
     given = getattr(network_settings, "weights", None)
     if given is not None:
-        network.take(Path(given).expanduser())
+        network.take(of_user("weights", given))
     network = placed(network, device)
     if given is None:
         estimate.allow(settings, name, network, training)

@@ -17,7 +17,8 @@ def run(name: str) -> None:
     source = SUITES / f"{name}.yaml"
     load(source)  # a suite with a mistake is refused while the one in force stays
     ready = {_in_force(SUITES / f"{each}.yaml") for each in known}
-    if PARAMS.exists() and PARAMS.read_text(encoding="utf-8") not in ready:
+    # Bytes: what is in force may be no text at all.
+    if PARAMS.exists() and PARAMS.read_bytes() not in {each.encode() for each in ready}:
         kept = PARAMS.with_suffix(".yaml.bak")
         PARAMS.replace(kept)
         print(f"{PARAMS} was edited by hand: kept as {kept}")

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from odm.errors import OdmError, nearest
+from odm.files import of_user
 from odm.networks.backbone import Backbone, Placement, reflected
 
 # Low-resolution height and width of the image that a network is tried on: odd, and not square.
@@ -43,7 +44,7 @@ class Custom(Backbone):
         super().__init__()
         self.scale = scale
         self.multiple = multiple
-        self.file = Path(module).expanduser()
+        self.file = of_user("module", module)
         self.name = build
         self.white = {"0-1": 1.0, "0-255": 255.0}[value_range]
         self.before_upsampler = features
