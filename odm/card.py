@@ -154,7 +154,10 @@ def _dump(model: BaseModel, *but: str) -> dict[str, Any]:
 
 
 def _training(training: Training) -> dict[str, Any]:
-    return _dump(training, *(["halve_every"] if training.schedule == "cosine" else []))
+    """Without what has no effect."""
+    idle = ["halve_every"] if training.schedule == "cosine" else []
+    idle += [key for key in ("warmup", "clip_norm") if not getattr(training, key)]
+    return _dump(training, *idle)
 
 
 def _images(images: Images, split: str) -> dict[str, Any]:

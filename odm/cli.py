@@ -196,7 +196,7 @@ def doctor() -> None:
 
 
 def main() -> None:
-    """Run the command line; a user's mistake ends in one line and exit code 1."""
+    """Run the command line; whatever goes wrong ends in one line and exit code 1."""
     # What a terminal's or a log's encoding lacks is no reason to end a job.
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -211,6 +211,39 @@ def main() -> None:
         sys.exit(1)
     except OSError as error:
         sys.exit(f"odm: {shown(error.filename or 'output')}: {error.strerror or error}")
+    except Exception as error:
+        if _is_of_memory(error):
+            said = str(error).strip().split("\n")[0].rpartition("allocate memory: ")[2]
+            sys.exit(
+                f"odm: out of memory{f' ({said})' if said else ''}; take a smaller `batch`, `patch`, network or image, "
+                "or run fewer jobs side by side"
+            )
+        sys.exit(f"odm: {_unforeseen(error)}")
+
+
+def _is_of_memory(error: Exception) -> bool:
+    """Whether memory has run out: torch says so by a class of its own on a GPU, and by a text alone on a CPU."""
+    known = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    return known or (isinstance(error, RuntimeError) and "can't allocate memory" in str(error))
+
+
+def _unforeseen(error: Exception) -> str:
+    """What to say of an error that nobody thought of: a mistake of this program, whose traceback a report needs."""
+    import tempfile
+    import traceback
+
+    trace = f"odm {' '.join(sys.argv[1:])}\n{''.join(traceback.format_exception(error))}"
+    said = " ".join(str(error).split())[:200]
+    told = f"an error nobody thought of: {type(error).__name__}{f': {said}' if said else ''}"
+    for folder in (Path(), Path(tempfile.gettempdir())):
+        log = folder / "odm-error.log"
+        try:
+            with log.open("a", encoding="utf-8", errors="backslashreplace") as file:  # of jobs side by side, both
+                file.write(trace)
+        except OSError:
+            continue
+        return f"{told}; please report it, with {log}"
+    return f"{told}; please report it: {' '.join(trace.split())}"
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ APART = (
     *REGISTRIES,
     # What is told, refused, written down and remembered.
     *("odm.errors", "odm.files", "odm.card", "odm.code", "odm.training.progress", "odm.training.estimate"),
+    "odm.quantization.weight_ranges",
 )
 """Modules, as patterns, whose code counts for nothing where it is merely imported."""
 

@@ -67,6 +67,19 @@ def _regular(path: Path) -> Path:
     return target
 
 
+def of_user(key: str, path: str) -> Path:
+    """A path as a user wrote it, its `~` or `~name` replaced. OdmError, which begins with `key`, if that is nobody's
+    home or the path no path."""
+    try:
+        found = Path(path).expanduser()
+    except RuntimeError:
+        home = Path(path).parts[0]
+        raise OdmError(f"{key}: {path}: there is no home of '{home}'; write the folder out") from None
+    if "\0" in path:
+        raise OdmError(f"{key}: {path!r}: no path holds a zero byte; correct it")
+    return found
+
+
 def write_text(path: Path, text: str) -> None:
     with whole(path) as beside:
         beside.write_text(text, encoding="utf-8")

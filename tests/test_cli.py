@@ -390,3 +390,65 @@ def test_upscale_without_what_it_needs(trained: Path, tmp_path: Path, monkeypatc
     monkeypatch.chdir(tmp_path)
     said = str(main(monkeypatch, "upscale", "photo.jpg"))
     assert said.startswith("odm: results/tiny/runs/w2a2/weights.safetensors: no such file; train it first")
+
+
+# What nobody thought of
+
+
+def test_an_error_nobody_thought_of_is_one_line_and_a_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(doctor, "run", lambda: {}["a key\nof \udce4 two lines"])
+    said = "odm: an error nobody thought of: KeyError: 'a key\\nof \\udce4 two lines'; please report it, with "
+    assert main(monkeypatch, "doctor") == f"{said}odm-error.log"
+    log = Path("odm-error.log").read_text()
+    assert log.startswith("odm doctor\nTraceback (most recent call last):\n")
+    assert "KeyError" in log
+    # Where it cannot be written the folder for temporary files has it.
+    Path("odm-error.log").unlink()
+    Path("odm-error.log").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    assert main(monkeypatch, "doctor") == f"{said}{tmp_path}/temporary/odm-error.log"
+    assert (tmp_path / "temporary" / "odm-error.log").read_text() == log
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("size", [None, 2**59])
+def test_memory_that_runs_out_is_one_line(size: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python's own error, and the one that torch really raises."""
+
+    def run() -> None:
+        if size is None:
+            raise MemoryError
+        torch.empty(size, dtype=torch.uint8)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(doctor, "run", run)
+    said = str(main(monkeypatch, "doctor"))
+    assert said.startswith("odm: out of memory")
+    assert said.endswith("take a smaller `batch`, `patch`, network or image, or run fewer jobs side by side")
+    assert len(said.splitlines()) == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_suite_replaces_what_is_no_text(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    edited = PARAMS.read_text().encode("utf-16")
+    PARAMS.write_bytes(edited)
+    assert main(monkeypatch, "suite", "quick") == 0
+    assert Path("params.yaml.bak").read_bytes() == edited
+    assert load().suite == "quick"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "key"),
+    [
+        ("train: [skimage_train]", "train: [mine]\n  folders: {mine: ~nosuchuser/x}", "images.folders.mine"),
+        ("train: [skimage_train]", "train: [set5]\n  root: ~nosuchuser/x", "images.root"),
+    ],
+)
+def test_a_home_of_nobody(old: str, new: str, key: str, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    PARAMS.write_text(PARAMS.read_text().replace(old, new))
+    said = main(monkeypatch, "data", "train")
+    assert said == f"odm: {key}: ~nosuchuser/x: there is no home of '~nosuchuser'; write the folder out"

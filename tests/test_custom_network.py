@@ -93,12 +93,18 @@ def stranger(**arguments):
         network.head = nn.Conv2d(3, 16, 3, padding=1, padding_mode="reflect")
     elif kind == "hooked":
         network.head.register_forward_pre_hook(lambda *_: None)
+    elif kind == "one channel":
+        network.head = nn.Conv2d(1, 16, 3, padding=1)
+        network.forward = lambda x: network.shuffle(nn.functional.pad(network.head(x), [0] * 5 + [-12]))
+    elif kind == "frozen":
+        network.requires_grad_(False)
     elif kind == "idle":
         network.idle = nn.Linear(3, 3)
     elif kind == "no module":
         return 3
     return network
 '''
+BIAS = "module.head.bias"
 LAYERS = ["body.*.spread", "body.*.mix", "down", "gate"]
 TRAINING = {"steps": 60, "batch": 4, "patch": 16, "rate": 0.002, "schedule": "cosine", "log_every": 30}
 FAST = {
@@ -314,6 +320,16 @@ def rewritten(change: Callable[[dict[str, Tensor]], object], file: str = "other.
     return write
 
 
+def safetensors_of(change: Callable[[Tensor], Tensor]) -> Callable[[], None]:
+    def write() -> None:
+        state = torch.load("fast_net.pth", weights_only=True)["params_ema"]
+        made = {key.removeprefix("module."): change(value) for key, value in state.items()}
+        save_file(made, "other.safetensors")
+        changed(weights="other.safetensors")()
+
+    return write
+
+
 def garbage(file: str) -> Callable[[], None]:
     def write() -> None:
         Path(file).write_text("neither")
@@ -383,11 +399,28 @@ MISTAKES = {
     ),
     "twice": (
         without(arguments={"kind": "twice"}),
-        r"fast_net\.py: layers: 'down' runs 2 times in a forward pass; a quantized layer runs once, as a module",
+        r"fast_net\.py: layers: 'down' runs 2 times in a forward pass; give each call a copy of its own, in "
+        r"fast_net\.py and in the weights, since a quantized layer has one range",
     ),
     "idle": (
         without(arguments={"kind": "idle"}, layers=["idle"]),
-        r"fast_net\.py: layers: 'idle' runs 0 times in a forward pass; .*",
+        r"fast_net\.py: layers: 'idle' runs 0 times in a forward pass; it does nothing, .* take it out of `layers` .*",
+    ),
+    "one channel": (
+        without(arguments={"kind": "one channel"}, layers=["head"]),
+        r"fast_net\.py: stranger takes images of one channel, and gets three \(RGB\); have stranger enlarge each .*",
+    ),
+    "frozen": (
+        without(arguments={"kind": "frozen"}),
+        r"fast_net\.py: every parameter of stranger is frozen, so nothing can be trained; leave .*",
+    ),
+    "nothing excluded": (
+        changed(layers=["body.*", "!boby.*"]),
+        r"fast_net\.py: layers: '!boby\.\*' is nothing in FastNet; .*",
+    ),
+    "all excluded": (
+        changed(layers=["!*", "down"]),
+        r"fast_net\.py: layers: none is left of FastNet; name some that no pattern with ! takes out",
     ),
     "reflecting": (
         without(arguments={"kind": "reflecting"}, layers=["head"]),
@@ -408,6 +441,32 @@ MISTAKES = {
     "shape": (
         changed(arguments={"groups": 2}),
         r"fast_net\.safetensors: does not fit FastNet: 'body\.0\.spread\.weight' is of shape \(16, 4, 3, 3\), not .*",
+    ),
+    **{
+        f"weights: {name}": (
+            rewritten(lambda state, change=change: state.update({BIAS: change(state[BIAS])})),
+            rf"other\.pth: 'head\.bias' {said}; save plain, dense tensors, such as `value\.float\(\)`",
+        )
+        for name, change, said in (
+            ("float8", lambda x: x.to(torch.float8_e4m3fn), r"is quantized already \(torch\.float8_e4m3fn\)"),
+            (
+                "quantized",
+                lambda x: torch.quantize_per_tensor(x, 0.1, 0, torch.qint8),
+                r"is quantized already \(torch\.qint8\)",
+            ),
+            ("sparse", lambda x: x.to_sparse(), r"is not dense \(torch\.sparse_coo\)"),
+            ("meta", lambda x: x.to("meta"), r"has a shape but no values \(a meta tensor\)"),
+            ("integer", lambda x: x.long(), r"is of torch\.int64, not torch\.float32"),
+            ("complex", lambda x: x.to(torch.complex64), r"is of torch\.complex64, not torch\.float32"),
+        )
+    },
+    "float8 safetensors": (
+        safetensors_of(lambda value: value.to(torch.float8_e5m2)),
+        r"other\.safetensors: '.*' is quantized already \(torch\.float8_e5m2\); save plain, dense tensors, .*",
+    ),
+    "integer keys": (
+        rewritten(lambda state: dict(enumerate(state.values()))),
+        r"other\.pth: 0 is no name of a tensor; save `network\.state_dict\(\)`",
     ),
     "not finite": (
         rewritten(lambda state: state["module.head.bias"].fill_(torch.nan) is None),
@@ -434,6 +493,42 @@ def test_mistakes(mistake: str, own: Path) -> None:
     with pytest.raises(OdmError) as raised:
         pretrain.run(load(), "plain")
     assert re.fullmatch(said, str(raised.value)), raised.value
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda state: {f"_orig_mod.{key}": value for key, value in state.items()},
+        lambda state: {f"_orig_mod.module.{key}": value for key, value in state.items()},
+        lambda state: {f"module._orig_mod.{key}": value for key, value in state.items()},
+        lambda state: {key.replace("body.", "body._orig_mod."): value for key, value in state.items()},
+        lambda state: {"model": {"state_dict": state}, "epoch": 3},
+        lambda state: {"state_dict": {"params": {f"module.{key}": value for key, value in state.items()}}},
+        lambda state: {key: value.double() for key, value in state.items()},
+    ],
+)
+def test_weights_are_taken_out_of_what_wraps_them(wrap: Callable, own: Path) -> None:
+    given = torch.load("fast_net.pth", weights_only=True)["params_ema"]
+    state = {key.removeprefix("module."): value for key, value in given.items()}
+    torch.save(wrap(state), "wrapped.pth")
+    network = build(load().networks["plain"])
+    network.take(Path("wrapped.pth"))
+    assert all(torch.equal(value, state[key]) for key, value in network.network.state_dict().items())
+
+
+def test_weights_that_hold_themselves(own: Path) -> None:
+    content: dict = {}
+    content["model"] = content
+    torch.save(content, "endless.pth")
+    with pytest.raises(OdmError, match=r"endless\.pth: 'model' is no tensor but dict"):
+        build(load().networks["plain"]).take(Path("endless.pth"))
+
+
+@pytest.mark.parametrize("layers", [["body.*", "!body.0.*", "down"], ["!body.0.*", "body.*", "down"]])
+def test_layers_but_some(layers: list[str], own: Path) -> None:
+    changed(layers=layers)()
+    names = build(load().networks["plain"]).placement("blocks").layers
+    assert names == [f"network.{each}" for each in ("body.1.spread", "body.1.mix", "down")]
 
 
 def test_a_mistake_is_one_line_of_the_command(own: Path) -> None:

@@ -213,6 +213,28 @@ DAMAGED: dict[str, tuple[bytes, list[str]]] = {
     "a list": (b"- suite\n- quick\n", ["mapping", "suites/quick.yaml"]),
     "Latin-1": ("suite: caf\xe9\n".encode("latin-1"), ["not a text file in UTF-8"]),
     "UTF-16": (SOUND.encode("utf-16"), ["not a text file in UTF-8"]),
+    "UTF-16 without a mark": (SOUND.encode("utf-16-le"), ["not valid YAML: ", "#x0000"]),
+    "a list without end": (SOUND.encode() + b"x: " + b"[" * 20000, ["nested without end"]),
+    "a mapping of itself": (changed("  edsr_tiny:\n", "  edsr_tiny: &x\n    more: *x\n"), ["networks.edsr_tiny"]),
+    "a list of itself": (SOUND.encode() + b"x: &x [*x]\n", ["x: unknown key"]),
+    "a pattern that is a tag": (
+        changed("scales: [2]", "scales: [!body.* ]"),
+        [", line 8: not valid YAML: ", "'!body.*'", "in quotes"],
+    ),
+    "10^9 threads": (changed("threads: 1", "threads: 1000000000"), ["threads: ", "1024", "nothing that can be"]),
+    "10^9 channels": (
+        changed("channels: 32", "channels: 1000000000"),
+        ["networks.edsr_tiny.channels: ", "1024", "nothing that can be computed is so large"],
+    ),
+    "10^18 steps": (
+        changed("steps: 1200", "steps: 1000000000000000000"),
+        ["pretraining.steps: ", "1000000000", "nothing that can be"],
+    ),
+    "10^9 patches": (changed("batch: 8", "batch: 1000000000"), ["pretraining.batch: ", "1024", "nothing"]),
+    "a warm-up without end": (
+        changed("steps: 1200", "steps: 1200\n  warmup: 1200"),
+        ["pretraining: warmup: 1200 of 1200 steps leaves none at the full rate; lower it"],
+    ),
     "bytes": (bytes(range(256)), ["not a text file in UTF-8"]),
 }
 

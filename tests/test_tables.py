@@ -373,3 +373,18 @@ def test_interval_narrows_with_images_and_is_paired() -> None:
     assert uncertainty.interval([0.1, float("inf")]) is None
     assert uncertainty.spread([1.0]) is None
     assert uncertainty.spread([1.0, 2.0, 3.0]) == 1.0
+
+
+def test_what_is_far_worse_than_bicubic_is_marked(made: Settings) -> None:
+    """In the text, by name; tables.csv, whose columns are read by others, stays what it was."""
+    before, columns = read(made)
+    assert "‡" not in before
+    write(made, "w2a2_odm_2", [20.0, 21.0, 25.0])
+    text, frame = read(made)
+    assert cells(text, "tiny x2 on photos")[4][3].endswith(" ‡")
+    assert [row[3].endswith("‡") for row in cells(text, "tiny x2 on photos")] == [False] * 4 + [True]
+    assert "‡ Worse than bicubic by more than 3 dB, so no score but a broken training: `w2a2_odm_2`." in text
+    assert list(frame.columns) == list(columns.columns)
+    assert "broken" not in frame.columns
+    write(made, "w2a2_odm_2", [value - 4.9 for value in PSNR["tiny"]])  # 2.9 dB below bicubic
+    assert "‡" not in read(made)[0]

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 from odm.errors import OdmError
+from odm.files import of_user
 from odm.images.catalogue import CATALOGUE, SUFFIXES, Benchmark
 from odm.settings.images import Images
 
@@ -25,7 +26,7 @@ def files_of_a_users(name: str, images: Images) -> list[Path] | None:
     none. OdmError if one of these is no folder, or does not hold the whole set.
     """
     if name in images.folders:
-        return _images_of_a_set(_folder(f"images.folders.{name}", images.folders[name]), f"images.folders.{name}")
+        return _images_of_a_set(of_user(f"images.folders.{name}", images.folders[name]), f"images.folders.{name}")
     entry = CATALOGUE.get(name)
     if not isinstance(entry, Benchmark):
         return None
@@ -33,23 +34,16 @@ def files_of_a_users(name: str, images: Images) -> list[Path] | None:
     for key, root in roots.items():
         if not root:
             continue
-        if not _folder(key, root).is_dir():
+        if not of_user(key, root).is_dir():
             raise OdmError(f"{key}: no folder {root}; correct it or leave it out")
         for layout in entry.layouts:
-            folder = _folder(key, root) / layout
+            folder = of_user(key, root) / layout
             # Set5 may hold just HR and LR folders: only a folder with images of its own is a set.
             if folder.is_dir() and (files := members(folder, entry)):
                 return complete(name, folder, files, entry)
     if entry.download is None and place(name).is_dir():
         return complete(name, place(name), members(place(name), entry), entry)
     return None
-
-
-def _folder(key: str, named: str) -> Path:
-    try:
-        return Path(named).expanduser()
-    except RuntimeError:
-        raise OdmError(f"{key}: {named}: there is no such user; write the folder out") from None
 
 
 def members(folder: Path, entry: Benchmark) -> list[Path]:

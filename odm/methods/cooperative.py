@@ -15,6 +15,7 @@ class Cooperative(Plain):
     def __init__(self, network: Backbone, settings: Cooperating, run: Run) -> None:
         super().__init__(network, settings, run)
         self.cooperation = settings.cooperation
+        self.strength = settings.strength
         self.gradients: cooperation.Pairs = {}
         self.kept: cooperation.Gradients | None = None
 
@@ -28,10 +29,12 @@ class Cooperative(Plain):
         raise NotImplementedError
 
     def theta(self) -> dict[str, list[nn.Parameter]]:
-        """By layer, what is compared and what the regularizer may move: the network's own parameters."""
+        """By layer, what is compared and what the regularizer may move: the network's own parameters that learn."""
         corrections = self.corrections()
         found = {
-            name.removesuffix(".layer"): [each for each in module.parameters(recurse=False) if each not in corrections]
+            name.removesuffix(".layer"): [
+                each for each in module.parameters(recurse=False) if each.requires_grad and each not in corrections
+            ]
             for name, module in self.network.named_modules()
         }
         return {name: parameters for name, parameters in found.items() if parameters}
@@ -47,12 +50,16 @@ class Cooperative(Plain):
     def backward(self, loss: Tensor) -> None:
         """Reconstruction, joined by the regularizer's gradient as far as the two cooperate."""
         regularizer = self.regularizer() if self.kept is None else None
-        if regularizer is None and self.kept is None:
+        # None of it, or of nothing that learns.
+        if self.kept is None and (regularizer is None or not regularizer.requires_grad):
             super().backward(loss)
             return
         self.gradients, self.kept = cooperation.backward(
             loss, regularizer, self.theta(), self.cooperation, self.followers(), self.through_ranges(), self.kept
         )
+
+    def strengths(self) -> dict[str, float]:
+        return {"strength": self.strength}
 
     def measure(self) -> dict[str, float]:
         row = super().measure()

@@ -38,6 +38,9 @@ class Distilled(Method):
     def backward(self, loss: Tensor) -> None:
         (loss + self.penalty()).backward()
 
+    def strengths(self) -> dict[str, float]:
+        return {"distillation": self.distilled.distillation}
+
     def measure(self) -> dict[str, float]:
         """Looks at the quantizers as evaluation has them: in training they would learn from being looked at."""
         for quantizer in self.quantizers:
@@ -49,9 +52,10 @@ class Distilled(Method):
 
 
 def _forget(network: nn.Module, seed: int) -> None:
-    """Draw the weights anew."""
+    """Draw the weights anew, but for layers that are frozen: what those hold is no guess to start from."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         for module in network.modules():
-            if callable(reset := getattr(module, "reset_parameters", None)):
+            learns = all(each.requires_grad for each in module.parameters(recurse=False))
+            if learns and callable(reset := getattr(module, "reset_parameters", None)):
                 reset()

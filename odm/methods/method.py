@@ -90,10 +90,12 @@ class Method(Objective):
         self.quantizers = [each for each in self.network.modules() if isinstance(each, ActivationQuantizer)]
 
     def parameter_groups(self, qat: Qat) -> list[dict[str, Any]]:
-        """Adam's groups: the network's own parameters, and the corrections, which learn `range_rate` times as fast."""
+        """Adam's groups: the network's own parameters, less those that are frozen, and the corrections, which learn
+        `range_rate` times as fast."""
         corrections = self.corrections()
-        weights = [parameter for parameter in self.network.parameters() if parameter not in corrections]
-        ordered = [parameter for parameter in self.network.parameters() if parameter in corrections]
+        learned = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
+        weights = [parameter for parameter in learned if parameter not in corrections]
+        ordered = [parameter for parameter in learned if parameter in corrections]
         rate = qat.rate * (self.settings.range_rate or qat.range_rate)
         return [
             {"params": weights, "lr": qat.rate},

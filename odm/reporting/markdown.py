@@ -7,10 +7,11 @@ import pandas as pd
 
 from odm.reporting import published
 from odm.reporting.results import BICUBIC, FLOAT, Suite
-from odm.reporting.tables import LEAST_LOSS, scores
+from odm.reporting.tables import BROKEN, LEAST_LOSS, scores
 from odm.reporting.uncertainty import CONFIDENCE, FEW, RESAMPLES
 
 MISSING = "†"
+BROKEN_MARK = "‡"
 
 
 def document(suite: Suite) -> str:
@@ -60,12 +61,20 @@ def _ours(suite: Suite, network: str, images: str, lines: list[dict[str, Any]]) 
             row |= cells
             alarms += alarm
         rows.append(row)
-    return [heading, _table(pd.DataFrame(rows)), *alarms, *_missing(ours)]
+    return [heading, _table(pd.DataFrame(rows)), *alarms, *_missing(ours), *_broken(ours)]
 
 
 def _missing(lines: list[dict[str, Any]]) -> list[str]:
     names = [name for line in lines for name in (line.get("missing") or "").split()]
     return [f"{MISSING} Not finished: {', '.join(f'`{name}`' for name in names)}."] if names else []
+
+
+def _broken(lines: list[dict[str, Any]]) -> list[str]:
+    names = [name for line in lines for name in (line.get("broken") or "").split()]
+    if not names:
+        return []
+    named = ", ".join(f"`{name}`" for name in names)
+    return [f"{BROKEN_MARK} Worse than bicubic by more than {BROKEN:g} dB, so no score but a broken training: {named}."]
 
 
 def _dials(suite: Suite, lines: list[dict[str, Any]]) -> list[str]:
@@ -88,7 +97,7 @@ def _dials(suite: Suite, lines: list[dict[str, Any]]) -> list[str]:
             scale = suite.settings.networks[base].scale
             tables.append(f"### {kind} of {base} x{scale} on {images}")
             tables.append(_table(pd.DataFrame([_dial(line, floats[line["network"]]) for line in rows or turned])))
-            tables += _missing(turned)
+            tables += [*_missing(turned), *_broken(rows or turned)]
     if not tables:
         return []
     return [
@@ -129,7 +138,8 @@ def _row(line: dict[str, Any]) -> dict[str, str]:
         "Method": line["method"],
         "W/A": "" if line["weight_bits"] is None else f"{line['weight_bits']}/{line['activation_bits']}",
         "Seeds": MISSING if missing and seeds is None else _text(seeds),
-        "PSNR": _with_spread(line["psnr"], line.get("psnr_spread"), ".2f"),
+        "PSNR": _with_spread(line["psnr"], line.get("psnr_spread"), ".2f")
+        + (f" {BROKEN_MARK}" if line.get("broken") else ""),
         "SSIM": _with_spread(line["ssim"], line.get("ssim_spread"), ".4f"),
         "Δ float": _text(line.get("delta_float"), "+.2f"),
         "Difference [over images]": _with_interval(line),
@@ -186,6 +196,8 @@ def _settings(suite: Suite) -> list[str]:
         f"{what}: {each.steps} steps of {each.batch} patches of {each.patch}x{each.patch} low-resolution pixels from "
         f"{', '.join(settings.images.train)}; rate {_value(each.rate)}, "
         + (f"halved every {each.halve_every} steps" if each.schedule == "step" else "falling to zero as a cosine")
+        + (f", after a warm-up of {each.warmup} steps" if each.warmup else "")
+        + (f"; gradients clipped to a norm of {_value(each.clip_norm)}" if each.clip_norm else "")
         for what, each in (("Pretraining", pretraining), ("Quantization-aware training", qat))
         if each is qat or settings.pretrained
     ]

@@ -10,6 +10,8 @@ from odm.reporting.uncertainty import interval, mean, spread
 
 LEAST_LOSS = 0.05
 """dB that `plain` must lose to the dial for a share of it to mean something."""
+BROKEN = 3.0
+"""dB below bicubic from which on a result is that of a training that broke down, and no score of a method."""
 
 # Of every number, the digits that tables.csv keeps; what is not there is an empty cell.
 DIGITS = {
@@ -41,9 +43,20 @@ def scores(suite: Suite) -> list[dict[str, Any]]:
     lines: list[dict[str, Any]] = []
     for network, float_row in suite.floats.items():
         for images in suite.settings.images.test:
-            lines.append(_bicubic(suite, float_row, images))
-            lines.extend(_line(suite, row, images) for row in (float_row, *suite.of_network(network)))
+            bicubic = _bicubic(suite, float_row, images)
+            lines.append(bicubic)
+            for row in (float_row, *suite.of_network(network)):
+                lines.append(_line(suite, row, images) | {"broken": _broken(row, images, bicubic["psnr"])})
     return lines
+
+
+def _broken(row: Row, images: str, bicubic: float | None) -> str | None:
+    """Names of the results, one a seed, that are far worse than bicubic; for the text, no column of tables.csv."""
+    if bicubic is None:
+        return None
+    each = {one.name: one.metrics.scores[images].values() for one in row.results if one.metrics}
+    names = [name for name, found in each.items() if mean([one.psnr for one in found]) < bicubic - BROKEN]
+    return " ".join(names) or None
 
 
 def _bicubic(suite: Suite, float_row: Row, images: str) -> dict[str, Any]:

@@ -11,7 +11,10 @@ DEVICE_PATTERN = r"(auto|cpu|cuda(:\d+)?)"
 Name = Annotated[str, StringConstraints(pattern=f"^{NAME_PATTERN}$")]
 Bits = Annotated[int, Field(ge=1, le=8)]
 RunBits = Literal[1, 2, 3, 4, 5, 6, 7, 8, 32]
-Positive = Annotated[int, Field(ge=1)]
+# Bounds that no sound value comes near: beyond them it is a slip of the pen, which would end in no memory or no time.
+Positive = Annotated[int, Field(ge=1, le=1_000_000_000)]
+Size = Annotated[int, Field(ge=1, le=1024)]
+"""Of a network or a batch: its channels, blocks, images."""
 Rate = Annotated[float, Field(gt=0, le=1)]
 Percentile = Annotated[float, Field(gt=50, le=100)]
 

@@ -46,11 +46,14 @@ def load(path: Path = PARAMS) -> Settings:
         raise OdmError(f"{path}: cannot be read: {error.strerror}") from None
     except yaml.MarkedYAMLError as error:
         line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise OdmError(f"{path}{line}: not valid YAML: {error.problem}") from None
+        advice = "; a text that begins with ! is written in quotes" if "the tag '!" in str(error.problem) else ""
+        raise OdmError(f"{path}{line}: not valid YAML: {error.problem}{advice}") from None
     except yaml.YAMLError as error:
         raise OdmError(f"{path}: not valid YAML: {str(error).splitlines()[0]}") from None
     except ValueError as error:  # what looks like a date or a number and is none
         raise OdmError(f"{path}: not valid YAML: {error}") from None
+    except RecursionError:
+        raise OdmError(f"{path}: nested without end, or far too deeply; see suites/quick.yaml") from None
     if not isinstance(content, dict):
         raise OdmError(f"{path}: should be a mapping of keys to values; see suites/quick.yaml")
     try:

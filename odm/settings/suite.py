@@ -10,7 +10,7 @@ from odm.errors import nearest
 from odm.images.catalogue import CATALOGUE
 from odm.methods.settings import MethodSettings
 from odm.networks.settings import Dial, NetworkSettings
-from odm.settings.fields import DEVICE_PATTERN, Name, Positive, Strict
+from odm.settings.fields import DEVICE_PATTERN, Name, Strict
 from odm.settings.images import Images
 from odm.settings.training import Mismatch, Qat, Run, Training
 
@@ -29,7 +29,7 @@ class Settings(Strict):
     """Results go to results/<suite>/."""
     device: Annotated[str, StringConstraints(pattern=f"^{DEVICE_PATTERN}$")] = "auto"
     """`auto` takes the first GPU if there is one; a named device that is missing is an error."""
-    threads: Positive = 1
+    threads: Annotated[int, Field(ge=1, le=1024)] = 1
     """CPU threads a job computes with. Results depend on it in the last bits, so it counts as a setting;
     one a job and several jobs side by side is fastest on few cores."""
     allow_cpu: bool = False

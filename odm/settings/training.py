@@ -4,27 +4,37 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from odm.settings.fields import Name, Percentile, Positive, Rate, RunBits, Strict
+from odm.settings.fields import Name, Percentile, Positive, Rate, RunBits, Size, Strict
 
 
 class Training(Strict):
     """One training run of the loop that pretraining and quantization-aware training share."""
 
     steps: Positive
-    batch: Positive
-    patch: Annotated[int, Field(ge=8)]
+    batch: Size
+    patch: Annotated[int, Field(ge=8, le=4096)]
     """Side of a low-resolution patch, in pixels."""
     rate: Rate
     """Learning rate of Adam (0.9, 0.999, 1e-8)."""
     schedule: Literal["step", "cosine"]
     """`step` halves the rate every `halve_every` steps (the paper); `cosine` falls to zero at the last step."""
     halve_every: Positive = 15000
+    warmup: Annotated[int, Field(ge=0)] = 0
+    """Steps over which all rates rise evenly from 0 to what the schedule says; 0 has none."""
+    clip_norm: Annotated[float, Field(gt=0)] | None = None
+    """Most that the norm of all gradients together may be; a longer one is shortened to it. Absent or null, none is."""
     log_every: Positive = 50
     """Steps between rows of history.csv; a checkpoint is written with each row."""
     precision: Literal["float32", "tf32"] = "float32"
     """`tf32` lets a GPU multiply with 10 bits of mantissa, in training alone; a CPU refuses it."""
     compile: bool = False
     """Whether torch compiles the network's passes: minutes at the start, fewer and larger kernels after."""
+
+    @model_validator(mode="after")
+    def _warmup_ends(self) -> "Training":
+        if self.warmup >= self.steps and self.warmup:
+            raise ValueError(f"warmup: {self.warmup} of {self.steps} steps leaves none at the full rate; lower it")
+        return self
 
 
 class Qat(Training):

@@ -53,6 +53,8 @@ def first_line(error: ValidationError, content: dict[Any, Any]) -> str:
         text = f"{key}: reads as a number or a truth value, not as a name; begin it with another letter"
     else:
         text = f"{key}: {first['msg'][0].lower()}{first['msg'][1:]}, not {given!r}"
+    if kind == "less_than_equal" and isinstance(given, int) and first["ctx"]["le"] > 1000:
+        text += "; nothing that can be computed is so large"
     more = f" (and {len(complaints) - told} more)" if len(complaints) > told else ""
     return text + more
 

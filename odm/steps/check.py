@@ -12,7 +12,7 @@ from torch import nn
 from odm import card, engines, leftovers
 from odm.errors import OdmError
 from odm.images.catalogue import CATALOGUE, Packaged
-from odm.images.reading import images_in
+from odm.images.folders import images_in
 from odm.methods.build import method_class
 from odm.networks.build import build
 from odm.networks.device import cpu_line, device_of, placed

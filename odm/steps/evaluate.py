@@ -39,9 +39,10 @@ def run(settings: Settings, name: str) -> None:
     for index, (set_name, image) in enumerate(prepared.images):
         low, high = prepared.pair(index, scale, check=True)
         began = time.perf_counter()
-        output = inference.upscale(network, low)  # ends on the host, so a GPU has finished
+        what = f"{name}: '{image}' of '{set_name}'"
+        output = inference.upscale(network, low, what)  # ends on the host, so a GPU has finished
         seconds += time.perf_counter() - began
-        scores.setdefault(set_name, {})[image] = _score(output, high, scale, f"{name}: '{image}' of '{set_name}'")
+        scores.setdefault(set_name, {})[image] = _score(output, high, scale, what)
         if name in settings.floats:
             enlarged = imresize(low, Fraction(scale))
             bicubic.setdefault(set_name, {})[image] = _score(

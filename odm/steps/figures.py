@@ -18,7 +18,7 @@ def run(settings: Settings) -> None:
     folder = settings.results / "figures"
 
     def upscale(name: str, lr: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        return inference.upscale(inference.load(settings, name, device), lr)
+        return inference.upscale(inference.load(settings, name, device), lr, name)
 
     with styled():
         save(tradeoff.draw(suite), folder / "tradeoff.png")

@@ -4,9 +4,13 @@ from odm import inference, seeds
 from odm.card import origin
 from odm.networks.device import device_of
 from odm.quantization.statistics import measured
+from odm.quantization.weight_ranges import BITS, RULES, psnr_by_range
 from odm.sealed import write_sealed_json
 from odm.settings.suite import Settings
 from odm.training.patches import Patches
+
+# Batches that the ranges of weights are tried on; what is told is rounded to what so few can tell.
+TRIED = 2
 
 
 def run(settings: Settings, name: str) -> None:
@@ -22,3 +26,12 @@ def run(settings: Settings, name: str) -> None:
     write_sealed_json(out, {"network": name, "settings": origin(settings, name, "mismatch"), "layers": layers})
     most = max(layers, key=lambda layer: layers[layer]["mean_mismatch"])
     print(f"{out}: {len(layers)} layers; channel means differ most in {most}")
+    # Told and not written: a training depends on the file, and on none of this.
+    found = psnr_by_range(network, network.placement("blocks").layers, (batches(step) for step in range(TRIED)))
+    print(f"PSNR on training patches with the weights of `blocks` quantized alone, untrained (float {_db(found)}):")
+    for rule in RULES:
+        print(f"  weight_range {rule}: {', '.join(f'{_db(found, rule, bits)} at {bits} bits' for bits in BITS)}")
+
+
+def _db(found: dict[tuple[str, int], float], rule: str = "float", bits: int = 32) -> str:
+    return f"{found[rule, bits]:.1f} dB"

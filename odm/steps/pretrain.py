@@ -1,5 +1,6 @@
 """`odm pretrain <network>`: train a float network, or take over one that was trained elsewhere."""
 
+import math
 import shutil
 from pathlib import Path
 
@@ -7,6 +8,8 @@ import torch
 
 from odm import seeds
 from odm.card import card, origin
+from odm.errors import OdmError
+from odm.files import of_user
 from odm.networks import weights
 from odm.networks.build import build
 from odm.networks.device import device_of, placed
@@ -26,7 +29,7 @@ def run(settings: Settings, name: str) -> None:
     network = build(network_settings)
     given = getattr(network_settings, "weights", None)
     if given is not None:
-        network.take(Path(given).expanduser())
+        network.take(of_user("weights", given))
     network = placed(network, device)
     if given is None:
         estimate.allow(settings, name, network, training)
@@ -35,6 +38,8 @@ def run(settings: Settings, name: str) -> None:
         low, high = batches(0)
         with torch.no_grad():
             loss = (network.eval()(low) - high).abs().mean().item()
+        if not math.isfinite(loss):
+            raise OdmError(f"{given}: loss {loss:g} on a batch; look at `value_range` and at what it was trained for")
         rows = [{"step": 0, "rate": 0.0, "loss": loss}]
         weights.save(out / "weights.safetensors", network, origin(settings, name), history=history.digest(rows))
         history.write(out / "history.csv", rows)
@@ -43,7 +48,7 @@ def run(settings: Settings, name: str) -> None:
     rows = fit(
         network,
         batches,
-        [{"params": list(network.parameters()), "lr": training.rate}],
+        [{"params": [each for each in network.parameters() if each.requires_grad], "lr": training.rate}],
         training,
         Objective(),
         checkpoints / "last.safetensors",

@@ -38,7 +38,7 @@ def run(settings: Settings, image: str, name: str, output: str) -> None:
         raise OdmError(f"{target}: is the image itself, which would be lost; name another file")
     pixels = read_image(source)
     network = inference.load(settings, name, device_of(settings))
-    enlarged = Image.fromarray(inference.upscale(network, pixels))
+    enlarged = Image.fromarray(inference.upscale(network, pixels, name))
     with whole(target) as beside:
         try:
             enlarged.save(beside, **options)

@@ -93,7 +93,7 @@ def backward(
     members, following = paired(followers)
     if following:
         own = _weights(following, rule)
-        if rule.scope == "network":
+        if rule.scope == "network" and weights:
             own = dict.fromkeys(following, next(iter(weights.values())))
         elif rule.scope == "layer":
             own |= {name: weight for name, weight in weights.items() if name in own}
@@ -102,7 +102,7 @@ def backward(
 
 
 def _weights(pairs: Mapping[str, tuple[Tensor, Tensor]], rule: Cooperation) -> dict[str, Tensor | float]:
-    if rule.rule == "always":
+    if rule.rule == "always" or not pairs:
         return dict.fromkeys(pairs, 1.0)
     if rule.scope == "element":
         return {name: (a * b > 0).to(a.dtype) for name, (a, b) in pairs.items()}

@@ -17,6 +17,10 @@ class Objective:
     def settle(self) -> None:
         """Restore what must hold after an optimizer step."""
 
+    def strengths(self) -> dict[str, float]:
+        """By setting, the weights of what joins the reconstruction loss: suspects when training breaks down."""
+        return {}
+
     def measure(self) -> dict[str, float]:
         """Columns for history.csv beside step, rate and loss, of the last step."""
         return {}

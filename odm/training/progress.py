@@ -47,6 +47,9 @@ class Progress:
     def row(self, row: dict[str, float]) -> None:
         """Report a row of the history."""
         self.loss = f"loss {row['loss']:.3f}"
+        if "spike" in row:
+            said = f"step {row['step']:.0f}: since the last row the loss was {row['spike']:.1f} times its usual value"
+            (self.bar.print if self.bar else print)(said)
         if not self.bar:
             rate = self._rate()
             left = (self.steps - row["step"]) / rate

@@ -75,6 +75,9 @@ class Ddtb(Distilled):
         for gate in self.gates():
             gate.used.fill_(not self.held)
 
+    def strengths(self) -> dict[str, float]:
+        return super().strengths() | {"gate_strength": self.ddtb.gate_strength}
+
     def penalty(self) -> Tensor | float:
         penalty = super().penalty()
         if self.held and self.ddtb.gate_strength:

@@ -85,7 +85,7 @@ class OdmEccv(Cooperative):
                 theta[name] = [*theta.get(name, []), *bounds]
         if self.eccv.theta == "gammas":
             for name, gamma in self.gammas().items():
-                theta[name] = [*theta[name], gamma]
+                theta[name] = [*theta.get(name, []), gamma]
         return theta
 
     def followers(self) -> dict[str, list[nn.Parameter]]:

@@ -14,12 +14,17 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from odm.errors import OdmError, nearest
+from odm.files import of_user
 from odm.networks.backbone import Backbone, Placement, reflected
 
 # Low-resolution height and width of the image that a network is tried on: odd, and not square.
 PROBE = (17, 24)
 # Where checkpoints of other trainers keep the weights, the averaged ones first.
 NESTS = ("params_ema", "params", "state_dict", "model_state_dict", "model")
+# How many of them are opened, one in the other.
+DEEPEST = 4
+# What wrappers of torch put before each key: DataParallel, and torch.compile, which wraps inner modules too.
+WRAPPER, COMPILED = "module.", "_orig_mod."
 
 
 class Custom(Backbone):
@@ -43,11 +48,16 @@ class Custom(Backbone):
         super().__init__()
         self.scale = scale
         self.multiple = multiple
-        self.file = Path(module).expanduser()
+        self.file = of_user("module", module)
         self.name = build
         self.white = {"0-1": 1.0, "0-255": 255.0}[value_range]
         self.before_upsampler = features
         self.network = _built(self.file, build, arguments)
+        if not any(each.requires_grad for each in self.network.parameters()):
+            raise OdmError(
+                f"{self.file}: every parameter of {self.name} is frozen, so nothing can be trained; leave "
+                "`requires_grad` true where it should learn"
+            )
         self.layers = self._layers(layers)
         # As networks are run here: what cannot bear it should fail now.
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -81,19 +91,26 @@ class Custom(Backbone):
         modules = dict(self.network.named_modules(remove_duplicate=False))
         del modules[""]
         chosen: set[str] = set()
-        for pattern in patterns:
+        excluded: set[str] = set()
+        for written in patterns:
+            pattern = written.removeprefix("!")
             matched = [name for name in modules if fnmatchcase(name, pattern)]
             fit = [name for name in matched if isinstance(modules[name], nn.Conv2d | nn.Linear)]
             if not matched:
                 layers = [name for name, each in modules.items() if isinstance(each, nn.Conv2d | nn.Linear)]
-                raise OdmError(f"{self.file}: layers: '{pattern}' is nothing in {self.name}{nearest(pattern, layers)}")
+                raise OdmError(f"{self.file}: layers: '{written}' is nothing in {self.name}{nearest(pattern, layers)}")
             if not fit:
                 kind = type(modules[matched[0]]).__name__
                 raise OdmError(
-                    f"{self.file}: layers: '{pattern}' is a {kind} ('{matched[0]}'); "
+                    f"{self.file}: layers: '{written}' is a {kind} ('{matched[0]}'); "
                     "Conv2d and Linear alone can be quantized"
                 )
-            chosen.update(fit)
+            (chosen if written == pattern else excluded).update(fit)
+        chosen -= excluded  # wherever in the list they stand
+        if not chosen:
+            raise OdmError(
+                f"{self.file}: layers: none is left of {self.name}; name some that no pattern with ! takes out"
+            )
         for name in sorted(chosen):
             same = [other for other, module in modules.items() if module is modules[name] and other != name]
             if same:
@@ -129,6 +146,11 @@ class Custom(Backbone):
         try:
             output = self.network(whole)
         except Exception as error:
+            if _takes(self.network, whole[:, :1]):
+                raise OdmError(
+                    f"{self.file}: {self.name} takes images of one channel, and gets three (RGB); have {self.name} "
+                    "enlarge each of the three as an image of its own, or their luma"
+                ) from None
             raise OdmError(
                 f"{_told(error, self.file)} (on an image of {whole.shape[2]} x {whole.shape[3]}; "
                 "if sides must be multiples of a number, set `multiple`)"
@@ -147,17 +169,20 @@ class Custom(Backbone):
             )
         for name, times in runs.items():
             if times != 1:
-                raise OdmError(
-                    f"{self.file}: layers: '{name.removeprefix('network.')}' runs {times} times in a forward pass; "
-                    "a quantized layer runs once, as a module"
+                short = name.removeprefix("network.")
+                advice = (
+                    f"give each call a copy of its own, in {self.file.name} and in the weights, since a quantized "
+                    "layer has one range"
+                    if times
+                    else f"it does nothing, or its weights are used without it: take it out of `layers` ('!{short}')"
                 )
+                raise OdmError(f"{self.file}: layers: '{short}' runs {times} times in a forward pass; {advice}")
         return output
 
     def take(self, file: Path) -> None:
         """Load weights that were trained elsewhere; OdmError unless each has its place and the output is finite."""
-        given, own = _read(file), self.network.state_dict()
-        if all(key.startswith("module.") for key in given) and not all(key.startswith("module.") for key in own):
-            given = {key.removeprefix("module."): value for key, value in given.items()}
+        own = self.network.state_dict()
+        given = _unwrapped(_read(file), own)
         missing = [key for key in own if key not in given]
         unknown = [key for key in given if key not in own]
         complaints = []
@@ -174,6 +199,8 @@ class Custom(Backbone):
         if complaints:
             raise OdmError(f"{file}: does not fit {self.name}: {' and '.join(complaints)}; look at `arguments`")
         for key, value in given.items():
+            if why := _unfit(value, own[key]):
+                raise OdmError(f"{file}: '{key}' {why}; save plain, dense tensors, such as `value.float()`")
             if not value.isfinite().all():
                 raise OdmError(f"{file}: '{key}' holds values that are not finite")
         self.network.load_state_dict(given)
@@ -241,15 +268,48 @@ def _read(file: Path) -> dict[str, Tensor]:
             f"{file}: damaged, or no checkpoint of weights alone (nothing else is unpickled); "
             "save `network.state_dict()` anew"
         ) from None
-    for nest in NESTS:
-        if isinstance(content, Mapping) and isinstance(content.get(nest), Mapping) and content[nest]:
-            content = content[nest]
+    for _ in range(DEEPEST):
+        inner = [content[nest] for nest in NESTS if nest in content] if isinstance(content, Mapping) else []
+        content = next((each for each in inner if isinstance(each, Mapping) and each), content)
     if not isinstance(content, Mapping) or not content:
         raise OdmError(f"{file}: holds no weights by name; save `network.state_dict()`")
     for key, value in content.items():
+        if not isinstance(key, str):
+            raise OdmError(f"{file}: {key!r} is no name of a tensor; save `network.state_dict()`")
         if not isinstance(value, Tensor):
             raise OdmError(f"{file}: '{key}' is no tensor but {type(value).__name__}; save `network.state_dict()`")
     return dict(content)
+
+
+def _unwrapped(given: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights by the network's own keys, whatever it was wrapped in as they were saved."""
+    if not any(COMPILED in key for key in own):
+        given = {key.replace(COMPILED, ""): value for key, value in given.items()}
+    if all(key.startswith(WRAPPER) for key in given) and not all(key.startswith(WRAPPER) for key in own):
+        given = {key.removeprefix(WRAPPER): value for key, value in given.items()}
+    return dict(given)
+
+
+def _unfit(value: Tensor, place: Tensor) -> str | None:
+    """Why a stored tensor, of the right shape, cannot be what the network computes with."""
+    if value.is_meta:
+        return "has a shape but no values (a meta tensor)"
+    if value.layout != torch.strided or value.is_nested:
+        return f"is not dense ({value.layout})"
+    # Of floats the eight-bit ones and their like are codes that need a scale from elsewhere.
+    if value.is_quantized or (value.is_floating_point() and value.dtype.itemsize < 2):
+        return f"is quantized already ({value.dtype})"
+    if value.is_floating_point() != place.is_floating_point() or value.is_complex() != place.is_complex():
+        return f"is of {value.dtype}, not {place.dtype}"
+    return None
+
+
+def _takes(network: nn.Module, x: Tensor) -> bool:
+    try:
+        network(x)
+    except Exception:
+        return False
+    return True
 
 
 def _first(keys: list[str]) -> str:

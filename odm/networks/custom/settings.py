@@ -1,14 +1,14 @@
 """What a network of the user's own may be told, and whether its files are those that are meant."""
 
 import hashlib
-from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, JsonValue
 
 from odm.errors import OdmError
+from odm.files import of_user
 from odm.networks.settings import NetworkSettings
-from odm.settings.fields import Positive
+from odm.settings.fields import Size
 
 
 class Custom(NetworkSettings):
@@ -33,7 +33,7 @@ class Custom(NetworkSettings):
     """What white and black are to it."""
     features: str = "features"
     """The module whose output enters the upsampler; methods that distil look at it."""
-    multiple: Positive = 1
+    multiple: Size = 1
     """Images are padded by reflection until both sides are multiples of this, and the output is cut."""
 
     def contents(self) -> str:
@@ -41,8 +41,9 @@ class Custom(NetworkSettings):
         found = []
         for key, file in (("module", self.module), ("weights", self.weights)):
             if file is not None:
+                path = of_user(key, file)
                 try:
-                    with Path(file).expanduser().open("rb") as content:
+                    with path.open("rb") as content:
                         found.append(hashlib.file_digest(content, "sha256").hexdigest())
                 except OSError as error:
                     raise OdmError(f"{key}: {file}: {error.strerror or error}; correct it") from None

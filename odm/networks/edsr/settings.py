@@ -3,14 +3,14 @@
 from typing import Literal
 
 from odm.networks.settings import NetworkSettings
-from odm.settings.fields import Positive
+from odm.settings.fields import Size
 
 
 class Edsr(NetworkSettings):
     """EDSR without residual scaling."""
 
     backbone: Literal["edsr"]
-    channels: Positive
+    channels: Size
     """Feature channels; 64 in EDSR-baseline."""
-    blocks: Positive
+    blocks: Size
     """Residual blocks; 16 in EDSR-baseline."""

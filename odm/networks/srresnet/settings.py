@@ -3,16 +3,16 @@
 from typing import Literal
 
 from odm.networks.settings import NetworkSettings
-from odm.settings.fields import Positive
+from odm.settings.fields import Size
 
 
 class Srresnet(NetworkSettings):
     """SRResNet, with batch normalization or without."""
 
     backbone: Literal["srresnet"]
-    channels: Positive = 64
+    channels: Size = 64
     """Feature channels."""
-    blocks: Positive = 16
+    blocks: Size = 16
     """Residual blocks."""
     batch_norm: bool = True
     """Whether batch normalization, which stays float, follows the convolutions of the body."""

@@ -5,7 +5,7 @@ from typing import ClassVar, Literal
 from pydantic import model_validator
 
 from odm.networks.settings import NetworkSettings
-from odm.settings.fields import Positive
+from odm.settings.fields import Size
 
 
 class Swinir(NetworkSettings):
@@ -14,17 +14,17 @@ class Swinir(NetworkSettings):
     coverages: ClassVar[tuple[str, ...]] = ("blocks", "body", "dense")
 
     backbone: Literal["swinir"]
-    channels: Positive = 60
+    channels: Size = 60
     """Feature channels, a multiple of `heads`."""
-    blocks: Positive = 4
+    blocks: Size = 4
     """Residual blocks (RSTB)."""
-    layers: Positive = 6
+    layers: Size = 6
     """Layers of a block; every other one shifts its windows."""
-    heads: Positive = 6
+    heads: Size = 6
     """Heads of attention."""
-    window: Positive = 8
+    window: Size = 8
     """Side of the windows in low-resolution pixels; images are padded to a multiple of it inside."""
-    ratio: Positive = 2
+    ratio: Size = 2
     """Inner channels of a layer's two last linear layers, as a multiple of `channels`."""
 
     @model_validator(mode="after")
