@@ -185,6 +185,7 @@ def _settings(suite: Suite) -> list[str]:
         f"{what}: {each.steps} steps of {each.batch} patches of {each.patch}x{each.patch} low-resolution pixels from "
         f"{', '.join(settings.images.train)}; rate {_value(each.rate)}, "
         + (f"halved every {each.halve_every} steps" if each.schedule == "step" else "falling to zero as a cosine")
+        + (f"; multiplied in {each.precision}" if each.precision != "float32" else "")
         for what, each in (("Pretraining", pretraining), ("Quantization-aware training", qat))
     ]
     training[1] += (
@@ -194,7 +195,10 @@ def _settings(suite: Suite) -> list[str]:
     found = [(result.name, result.metrics) for result in suite.results() if result.metrics]
     digests = ", ".join(f"`{name}` {metrics.settings}" for name, metrics in found)
     machines = sorted(
-        {f"{metrics.device}, {metrics.threads} thread{'s' * (metrics.threads != 1)}" for _, metrics in found}
+        {
+            f"{metrics.device}, {metrics.threads} thread{'s' * (metrics.threads != 1)}, {metrics.vectors}"
+            for _, metrics in found
+        }
     )
     versions = sorted({f"{name} {version}" for _, metrics in found for name, version in metrics.versions.items()})
     return [

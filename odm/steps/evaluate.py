@@ -19,7 +19,7 @@ from odm.images.metrics import score
 from odm.images.prepared import Prepared
 from odm.networks.backbone import Backbone
 from odm.networks.cost import cost
-from odm.networks.device import cpu_name, device_of
+from odm.networks.device import cpu_name, device_of, vectors
 from odm.quantization.layer import quantized_layers
 from odm.settings.suite import Settings
 
@@ -91,6 +91,7 @@ def _description(settings: Settings, name: str, network: Backbone, device: torch
         },
         "device": str(device),
         "threads": settings.threads,
+        "vectors": vectors(),
         "versions": {"odm": __version__, "torch": torch.__version__, "scikit-image": version("scikit-image")},
     }
     if name in settings.floats:

@@ -55,7 +55,9 @@ def fit(
             low, high = batches(step)
             objective.begin(step)
             optimizer.zero_grad()
-            loss = (forward(low) - high).abs().mean()
+            with torch.autocast(low.device.type, torch.bfloat16, enabled=settings.precision == "bfloat16"):
+                output = forward(low)
+            loss = (output - high).abs().mean()
             objective.backward(loss)
             optimizer.step()
             objective.settle()
