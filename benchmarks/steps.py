@@ -26,7 +26,7 @@ from odm.methods.pams.settings import Pams
 from odm.methods.per_channel.settings import PerChannel
 from odm.methods.plain.settings import Plain
 from odm.networks.build import build
-from odm.networks.device import cpu_name, narrow_vectors, placed
+from odm.networks.device import cpu_name, placed, set_vectors
 from odm.networks.edsr.settings import Edsr
 from odm.quantization.statistics import measured
 from odm.settings.training import Run
@@ -44,9 +44,11 @@ KINDS = ("float", *METHOD_SETTINGS)
 AFTER_ALL_PHASES = 1_000_000
 
 
-def stepper(kind: str, options: argparse.Namespace) -> Callable[[], None]:
+def stepper(
+    kind: str, options: argparse.Namespace, vectors: str = "avx2", precision: str = "float32", compiled: bool = False
+) -> Callable[[], None]:
     """A whole training step of a kind: forward, backward, optimizer."""
-    narrow_vectors()
+    set_vectors(vectors)
     torch.set_num_threads(1)
     torch.manual_seed(0)
     settings = Edsr(backbone="edsr", channels=options.channels, blocks=options.blocks, scale=options.scale)
@@ -71,9 +73,15 @@ def stepper(kind: str, options: argparse.Namespace) -> Callable[[], None]:
         method.begin(AFTER_ALL_PHASES)
         optimizer = torch.optim.Adam(network.parameters())
 
+    # Buffers of a compiled graph must last for a second gradient, as in odm/training/loop.py.
+    torch._functorch.config.donated_buffer = False
+    forward = torch.compile(network) if compiled else network
+
     def step() -> None:
         optimizer.zero_grad()
-        loss = (network(low) - high).abs().mean()
+        with torch.autocast(low.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+            output = forward(low)
+        loss = (output - high).abs().mean()
         if method is None:
             loss.backward()
             optimizer.step()
@@ -113,16 +121,22 @@ def main() -> None:
     for name, default in {"channels": 32, "blocks": 4, "scale": 2, "batch": 8, "patch": 24, "rounds": 30}.items():
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS, help="beside float and plain")
+    parser.add_argument("--memory", action=argparse.BooleanOptionalAction, default=True)
     options = parser.parse_args()
-    steps = {kind: stepper(kind, options) for kind in KINDS}
-    seconds: dict[str, list[float]] = {kind: [] for kind in KINDS}
+    kinds = [kind for kind in KINDS if kind in ("float", "plain", *options.kinds)]
+    steps = {kind: stepper(kind, options) for kind in kinds}
+    seconds: dict[str, list[float]] = {kind: [] for kind in kinds}
     for round_ in range(options.rounds + 3):
         for kind, step in steps.items():
             began = now(options.device)
             step()
             if round_ >= 3:  # the first ones set up kernels and memory
                 seconds[kind].append(now(options.device) - began)
-    memory = {kind: in_process_of_its_own(kind, 5, options) - in_process_of_its_own(kind, 0, options) for kind in KINDS}
+    memory = {
+        kind: in_process_of_its_own(kind, 5, options) - in_process_of_its_own(kind, 0, options)
+        for kind in (kinds if options.memory else [])
+    }
 
     print(
         f"EDSR {options.channels} x {options.blocks}, x{options.scale}, batch {options.batch}, LR patch {options.patch}"
@@ -133,10 +147,11 @@ def main() -> None:
     print(f"{where}, torch {torch.__version__}, {options.rounds} rounds, W2A2\n")
     print("| step | ms (median) | over float | over plain | peak memory over the built network, MiB |")
     print("|---|---|---|---|---|")
-    for kind in KINDS:
+    for kind in kinds:
         over_float, over_plain = (ratio(seconds[kind], seconds[base]) for base in ("float", "plain"))
         median = statistics.median(seconds[kind]) * 1e3
-        print(f"| {kind} | {median:.1f} | {over_float:.2f} | {over_plain:.2f} | {memory[kind]:.0f} |")
+        peak = f"{memory[kind]:.0f}" if memory else ""
+        print(f"| {kind} | {median:.1f} | {over_float:.2f} | {over_plain:.2f} | {peak} |")
 
 
 def now(device: str) -> float:

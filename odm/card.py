@@ -118,7 +118,7 @@ def _values(settings: Settings, step: str, name: str) -> dict[str, Any]:
         return _images(settings.images, name)
     if step in ("tables", "figures"):
         shown = {"suite", "networks", "dials", "methods", "runs"} | (
-            {"device", "threads"} if step == "figures" else set()
+            {"device", "threads", "vectors"} if step == "figures" else set()
         )
         values = settings.model_dump(mode="json", include=shown) | {"test": settings.images.test}
         if step == "tables":
@@ -128,9 +128,10 @@ def _values(settings: Settings, step: str, name: str) -> dict[str, Any]:
 
     run = settings.runs.get(name)
     network = _dump(settings.network_of(run.network if run else name))
+    vectors = {"vectors": settings.vectors}
     if step == "dial":
-        return {"dial": _dump(settings.dials[name], "network"), "network": network}
-    values = {"device": settings.device, "threads": settings.threads, "network": network}
+        return vectors | {"dial": _dump(settings.dials[name], "network"), "network": network}
+    values = vectors | {"device": settings.device, "threads": settings.threads, "network": network}
     if step == "pretrain":
         # Weights that are taken over are tried on one batch.
         pretraining = _training(settings.pretraining)

@@ -13,14 +13,14 @@ from trial import NETWORK, QAT
 from odm.images.prepare import write
 from odm.images.prepared import Prepared
 from odm.networks.build import build
-from odm.networks.device import narrow_vectors
+from odm.networks.device import set_vectors
 from odm.quantization.statistics import measured
 from odm.settings.training import Training
 from odm.training.loop import fit
 from odm.training.objective import Objective
 from odm.training.patches import Patches
 
-narrow_vectors()  # as in all steps, before anything is computed
+set_vectors("avx2")  # as in all steps, before anything is computed
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -142,7 +142,7 @@ def test_a_card_tells_what_differs() -> None:
 def test_a_card_holds_what_the_result_depends_on_and_nothing_else() -> None:
     settings = load(ROOT / "suites" / "quick.yaml")
     assert card.card(settings, "train", "w2a2_odm_1").settings.keys() == {
-        *("device", "threads", "network", "method", "qat", "run")
+        *("device", "threads", "vectors", "network", "method", "qat", "run")
     }
     assert card.card(settings, "train", "w2a2_odm_1").settings["run"] == {
         "weight_bits": 2,

@@ -15,9 +15,9 @@ AnyModule = TypeVar("AnyModule", bound=nn.Module)
 
 
 def device_of(settings: Settings, precision: str = "float32") -> torch.device:
-    """The device a job runs on; also sets what results depend on in the last bits: the number of CPU threads, and on
-    a GPU the precision and that kernels add up in one order."""
-    narrow_vectors()
+    """The device a job runs on; also sets what results depend on in the last bits: the width of vectors, the number of
+    CPU threads, and on a GPU the precision and that kernels add up in one order. To be asked before all computing."""
+    set_vectors(settings.vectors)
     torch.set_num_threads(settings.threads)
     name = settings.device
     if name == "auto":
@@ -27,22 +27,52 @@ def device_of(settings: Settings, precision: str = "float32") -> torch.device:
         raise OdmError(
             f"device: {name} is asked for but {torch.cuda.device_count()} GPUs are visible; see `odm doctor`"
         )
-    if device.type == "cpu" and precision != "float32":
+    if device.type == "cpu" and precision == "tf32":
         raise OdmError(f"precision: {precision} is for GPUs, and the device is a CPU; say `precision: float32`")
+    if precision == "bfloat16":
+        _refuse_emulation(device, settings.vectors)
+    if device.type == "cpu" and vectors() == "avx512" and (settings.pretraining.compile or settings.qat.compile):
+        raise OdmError("compile: with vectors of AVX-512 torch's compiled steps corrupt memory; say `compile: false`")
     # torch's own default is TF32 in convolutions.
     torch.backends.fp32_precision = "tf32" if precision == "tf32" else "ieee"  # type: ignore[attr-defined]
     torch.backends.cudnn.deterministic = True
     return device
 
 
-def narrow_vectors() -> None:
-    """Have a CPU with AVX-512 add up in the order of one with AVX2, so that both come to the same last bits.
+def set_vectors(width: str) -> None:
+    """Have a CPU with AVX-512 add up in the order of one with AVX2 (`avx2`), so that both come to the same last bits,
+    or with all it has (`native`), whatever the environment says: a job's card names the width.
 
-    A process heeds it until its first computation. What the environment says already is left as it is.
+    A process heeds it until its first computation; OdmError after one of another width.
     """
-    if torch.cpu._is_avx512_supported():
-        os.environ.setdefault("ATEN_CPU_CAPABILITY", "avx2")
-        os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX2")
+    if not torch.cpu._is_avx512_supported():
+        return
+    for key, narrow in (("ATEN_CPU_CAPABILITY", "avx2"), ("ONEDNN_MAX_CPU_ISA", "AVX2")):
+        os.environ.pop(key, None)
+        if width == "avx2":
+            os.environ[key] = narrow
+    if vectors() != ("avx2" if width == "avx2" else "avx512"):
+        raise OdmError(f"vectors: {width} is asked for in a process that has computed with {vectors()} already")
+
+
+def vectors() -> str:
+    """The vectors that torch computes with, which this fixes for the process."""
+    return torch.backends.cpu.get_cpu_capability().lower()
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether a device multiplies numbers of bfloat16 itself."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
+def _refuse_emulation(device: torch.device, width: str) -> None:
+    """OdmError where bfloat16 would be emulated, which is slower than float32."""
+    if not has_bfloat16(device):
+        raise OdmError(f"precision: bfloat16 would be emulated on this {device.type}; say `precision: float32`")
+    if device.type == "cpu" and width != "native":
+        raise OdmError("precision: bfloat16 wants vectors of AVX-512 on a CPU; say `vectors: native`, or float32")
 
 
 def placed(network: AnyModule, device: torch.device) -> AnyModule:

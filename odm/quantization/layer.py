@@ -4,10 +4,11 @@ from __future__ import annotations  # what is imported for types alone is no par
 
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from odm.quantization.part import ActivationQuantizer
+from odm.quantization.part import ActivationQuantizer, single
 from odm.quantization.statistics import channels_first
 
 if TYPE_CHECKING:
@@ -54,16 +55,17 @@ class QuantizedLayer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         layer = self.layer
         shape = x.shape
-        x = channels_first(layer, x)
+        x = single(channels_first(layer, x))
         if self.keeps_input:
             self.input = x
-        if self.activation is not None:
-            x = self.activation(self.corrected(x))
-            if self.offset is not None and self.offset.undone:
-                x = self.offset.undo(x)
-            if self.carries:
-                self.carried = x
-        weight = layer.weight if self.weight is None else self.weight(layer.weight)
+        with torch.autocast(x.device.type, enabled=False):
+            if self.activation is not None:
+                x = self.activation(self.corrected(x))
+                if self.offset is not None and self.offset.undone:
+                    x = self.offset.undo(x)
+                if self.carries:
+                    self.carried = x
+            weight = layer.weight if self.weight is None else self.weight(layer.weight)
         if isinstance(layer, nn.Linear):
             return functional.linear(x[..., 0].transpose(1, 2).reshape(shape), weight, layer.bias)
         return functional.conv2d(x, weight, layer.bias, layer.stride, layer.padding, layer.dilation, layer.groups)

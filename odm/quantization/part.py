@@ -1,6 +1,14 @@
 """What quantization adds to a network, and what that costs at test time."""
 
+from typing import Any
+
+import torch
 from torch import Tensor, nn
+
+
+def single(x: Tensor) -> Tensor:
+    """Values of bfloat16 in float32, all others as they are."""
+    return x.float() if x.dtype == torch.bfloat16 else x
 
 
 class Part(nn.Module):
@@ -17,6 +25,11 @@ class ActivationQuantizer(Part):
     def __init__(self, bits: int) -> None:
         super().__init__()
         self.bits = bits
+
+    def __call__(self, x: Tensor) -> Any:
+        """In float32 where layers multiply in bfloat16: that has hardly more levels than a quantizer."""
+        with torch.autocast(x.device.type, enabled=False):
+            return super().__call__(single(x))
 
     def observe(self, x: Tensor) -> Tensor:
         """What calibration keeps of a batch of the float network's activations; nothing here."""

@@ -198,6 +198,7 @@ def _settings(suite: Suite) -> list[str]:
         + (f"halved every {each.halve_every} steps" if each.schedule == "step" else "falling to zero as a cosine")
         + (f", after a warm-up of {each.warmup} steps" if each.warmup else "")
         + (f"; gradients clipped to a norm of {_value(each.clip_norm)}" if each.clip_norm else "")
+        + (f"; multiplied in {each.precision}" if each.precision != "float32" else "")
         for what, each in (("Pretraining", pretraining), ("Quantization-aware training", qat))
         if each is qat or settings.pretrained
     ]
@@ -208,7 +209,10 @@ def _settings(suite: Suite) -> list[str]:
     found = [(result.name, result.metrics) for result in suite.results() if result.metrics]
     digests = ", ".join(f"`{name}` {metrics.settings}" for name, metrics in found)
     machines = sorted(
-        {f"{metrics.device}, {metrics.threads} thread{'s' * (metrics.threads != 1)}" for _, metrics in found}
+        {
+            f"{metrics.device}, {metrics.threads} thread{'s' * (metrics.threads != 1)}, {metrics.vectors}"
+            for _, metrics in found
+        }
     )
     versions = sorted({f"{name} {version}" for _, metrics in found for name, version in metrics.versions.items()})
     return [

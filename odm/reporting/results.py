@@ -54,6 +54,7 @@ class Metrics(BaseModel):
     offsets: dict[str, list[str]] = {}
     device: str
     threads: int
+    vectors: str = "avx2"
     versions: dict[str, str]
 
     @property

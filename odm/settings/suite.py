@@ -1,7 +1,7 @@
 """A whole suite: all that `params.yaml` may say. Free of torch, as both engines and `odm --help` import it."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, StringConstraints, model_validator
 
@@ -32,6 +32,8 @@ class Settings(Strict):
     threads: Annotated[int, Field(ge=1, le=1024)] = 1
     """CPU threads a job computes with. Results depend on it in the last bits, so it counts as a setting;
     one a job and several jobs side by side is fastest on few cores."""
+    vectors: Literal["avx2", "native"] = "avx2"
+    """`avx2`: the same bytes on every x86-64; `native`: as wide as the CPU has them, faster on one with AVX-512."""
     allow_cpu: bool = False
     """Whether a CPU may train what would take it more than half a day a job; no result depends on it."""
     images: Images

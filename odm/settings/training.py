@@ -25,8 +25,9 @@ class Training(Strict):
     """Most that the norm of all gradients together may be; a longer one is shortened to it. Absent or null, none is."""
     log_every: Positive = 50
     """Steps between rows of history.csv; a checkpoint is written with each row."""
-    precision: Literal["float32", "tf32"] = "float32"
-    """`tf32` lets a GPU multiply with 10 bits of mantissa, in training alone; a CPU refuses it."""
+    precision: Literal["float32", "tf32", "bfloat16"] = "float32"
+    """Of multiplications in training alone: `tf32` with 10 bits of mantissa, on a GPU; `bfloat16` with 7, where the
+    processor or card has it. Weights, quantizers and the loss stay in float32."""
     compile: bool = False
     """Whether torch compiles the network's passes: minutes at the start, fewer and larger kernels after."""
 

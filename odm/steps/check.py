@@ -1,7 +1,9 @@
 """`odm check`: what a run of the suite will do, before it does it."""
 
+import multiprocessing
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -11,11 +13,13 @@ from torch import nn
 
 from odm import card, engines, leftovers
 from odm.errors import OdmError
+from odm.files import of_user
 from odm.images.catalogue import CATALOGUE, Packaged
 from odm.images.folders import images_in
 from odm.methods.build import method_class
 from odm.networks.build import build
-from odm.networks.device import cpu_line, device_of, placed
+from odm.networks.device import cpu_line, device_of, has_bfloat16, placed, set_vectors
+from odm.networks.settings import NetworkSettings
 from odm.settings.suite import Settings
 from odm.settings.training import Training
 from odm.training.estimate import CARDS, LONGEST_ON_A_CPU, duration, macs_a_pixel, refuse
@@ -24,6 +28,8 @@ from odm.training.estimate import CARDS, LONGEST_ON_A_CPU, duration, macs_a_pixe
 MOST_TIMED = 4e9
 # Smaller patches than this cost more than their share.
 LEAST_PATCH = 16
+# Time of a compiled step over that of an eager one on a CPU; `benchmarks/steps.py --compile` measures it.
+COMPILED_ON_A_CPU = 1.2
 
 
 def run(settings: Settings) -> None:
@@ -49,18 +55,21 @@ def run(settings: Settings) -> None:
     work: dict[str, float] = {}  # multiply-accumulates by job, an overhead of its method's steps among them
     seconds: dict[str, float] = {}  # by job
     step: dict[str, dict[str, tuple[float, float]]] = {}
+    sizes: dict[str, tuple[tuple[int, int, str], float]] = {}  # of the float step that was timed, and its seconds
     for name, network_settings in settings.networks.items():
         network = placed(build(network_settings), device)
         parameters[name] = sum(each.numel() for each in network.parameters())
         macs = macs_a_pixel(network)
         step[name] = {}
-        timed: dict[tuple[int, int], float] = {}
+        timed: dict[tuple[int, int, str], float] = {}
         for kind, training in (("pretraining", settings.pretraining), ("qat", settings.qat)):
             pixels = training.batch * training.patch**2
-            size = _timed_size(training, macs) if device.type == "cpu" else (training.batch, training.patch)
+            batch, patch = _timed_size(training, macs) if device.type == "cpu" else (training.batch, training.patch)
+            size = (batch, patch, "float32" if missing else training.precision)
             if size not in timed:
                 timed[size] = _seconds_a_step(network, *size, device)
-            step[name][kind] = (macs * pixels, timed[size] * pixels / (size[0] * size[1] ** 2))
+            step[name][kind] = (macs * pixels, timed[size] * pixels / (batch * patch**2))
+            sizes[name] = (size, timed[size])
         given = getattr(network_settings, "weights", None)
         if not given:
             work[name], seconds[name] = (each * settings.pretraining.steps for each in step[name]["pretraining"])
@@ -81,11 +90,54 @@ def run(settings: Settings) -> None:
         torch.cuda.get_device_name(device) if device.type == "cuda" else f"{settings.threads} thread(s) of {cpu_line()}"
     )
     print(f"about {duration(total)} of training one job after another on {where}; less as far as jobs run side by side")
+    slowest = max(sizes, key=lambda name: step[name]["qat"][1])
+    for line in _savings(settings, slowest, *sizes[slowest], device):
+        print(line)
     if missing:
         raise missing
     if device.type == "cpu":
         for name, each in seconds.items():
             refuse(settings, name, each)
+
+
+def _savings(
+    settings: Settings, name: str, size: tuple[int, int, str], seconds: float, device: torch.device
+) -> Iterator[str]:
+    """What other settings would make of a float step that took so many seconds."""
+    batch, patch, precision = size
+    others = ["float32"] if settings.vectors == "avx2" else []
+    if has_bfloat16(device) and precision == "float32":
+        others.append("bfloat16")
+    is_cpu = device.type == "cpu"
+    if is_cpu and settings.vectors == "avx2" and torch.cpu._is_avx512_supported():
+        # Their width is fixed for a process.
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+            timed = pool.submit(
+                _native_seconds, settings.networks[name], batch, patch, others, settings.threads
+            ).result()
+        said = {"float32": "`vectors: native`", "bfloat16": "`precision: bfloat16` too"}
+    elif "bfloat16" in others and (settings.vectors == "native" or not is_cpu):
+        network = placed(build(settings.networks[name]), device)
+        timed = {"bfloat16": _seconds_a_step(network, batch, patch, "bfloat16", device)}
+        said = {"bfloat16": "`precision: bfloat16`"}
+    else:
+        timed, said = {}, {}
+    if timed:
+        times = ", ".join(f"{each / seconds:.2f} of it with {said[other]}" for other, each in timed.items())
+        yield f"a float step of {name}, {seconds * 1e3:.0f} ms here, would take {times}"
+    if is_cpu and (settings.pretraining.compile or settings.qat.compile):
+        yield f"compile: on a CPU a compiled step takes about {COMPILED_ON_A_CPU} of an eager one; say `compile: false`"
+
+
+def _native_seconds(
+    settings: NetworkSettings, batch: int, patch: int, precisions: Sequence[str], threads: int
+) -> dict[str, float]:
+    """Of a float step by precision, in a process that has not computed yet."""
+    set_vectors("native")
+    torch.set_num_threads(threads)
+    device = torch.device("cpu")
+    network = placed(build(settings), device)
+    return {each: _seconds_a_step(network, batch, patch, each, device) for each in precisions}
 
 
 def _due(settings: Settings) -> None:
@@ -146,7 +198,7 @@ def _area(name: str, settings: Settings) -> int:
 
 
 def _of_user(name: str, settings: Settings) -> list[Path]:
-    folder = Path(settings.images.folders[name]).expanduser()
+    folder = of_user(f"images.folders.{name}", settings.images.folders[name])
     if not folder.is_dir():
         raise OdmError(f"images.folders.{name}: no folder {folder}; correct it, or put the images there")
     return images_in(folder)
@@ -162,12 +214,14 @@ def _timed_size(training: Training, macs: float) -> tuple[int, int]:
     return batch, patch
 
 
-def _seconds_a_step(network: nn.Module, batch: int, patch: int, device: torch.device) -> float:
+def _seconds_a_step(network: nn.Module, batch: int, patch: int, precision: str, device: torch.device) -> float:
     low = torch.rand(batch, 3, patch, patch, device=device).contiguous(memory_format=torch.channels_last)
 
     def step() -> None:
         network.zero_grad()
-        network(low).abs().mean().backward()
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+            output = network(low)
+        output.abs().mean().backward()
         if device.type == "cuda":
             torch.cuda.synchronize(device)
 

@@ -3,13 +3,13 @@
 from odm.card import origin
 from odm.networks import weights
 from odm.networks.build import build
-from odm.networks.device import narrow_vectors
+from odm.networks.device import set_vectors
 from odm.networks.dial import turn
 from odm.settings.suite import Settings
 
 
 def run(settings: Settings, name: str) -> None:
-    narrow_vectors()
+    set_vectors(settings.vectors)
     dial = settings.dials[name]
     networks = settings.results / "networks"
     network = build(settings.network_of(name))

@@ -18,7 +18,7 @@ from odm.images.metrics import score
 from odm.images.prepared import Prepared
 from odm.networks.backbone import Backbone
 from odm.networks.cost import cost
-from odm.networks.device import cpu_name, device_of
+from odm.networks.device import cpu_name, device_of, vectors
 from odm.quantization.layer import quantized_layers
 from odm.reporting import summary
 from odm.sealed import write_sealed_json
@@ -90,6 +90,7 @@ def _description(settings: Settings, name: str, network: Backbone, device: torch
         },
         "device": str(device),
         "threads": settings.threads,
+        "vectors": vectors(),
         "versions": {"odm": __version__, "torch": torch.__version__, "scikit-image": version("scikit-image")},
     }
     if name in settings.floats:

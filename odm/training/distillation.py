@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from odm.networks.backbone import Backbone
+from odm.quantization.part import single
 
 
 class _Reached(Exception):  # noqa: N818
@@ -18,7 +19,7 @@ class _Reached(Exception):  # noqa: N818
 
 def attention(features: Tensor) -> Tensor:
     """Mean over channels of the square, flattened to (N, H W), of length 1 for each image."""
-    return functional.normalize(features.square().mean(1).flatten(1), dim=1)
+    return functional.normalize(single(features).square().mean(1).flatten(1), dim=1)
 
 
 class Distillation:

@@ -66,7 +66,9 @@ def fit(
             low, high = batches(step)
             objective.begin(step, fresh=step % settings.log_every == 0)
             optimizer.zero_grad()
-            loss = (forward(low) - high).abs().mean()
+            with torch.autocast(low.device.type, torch.bfloat16, enabled=settings.precision == "bfloat16"):
+                output = forward(low)
+            loss = (output - high).abs().mean()
             objective.backward(loss)
             watch.step(step, loss, history)
             optimizer.step()
