@@ -88,7 +88,6 @@ def usable_cores() -> int:
 
 def cpu_line() -> str:
     """The processor, as jobs here use it."""
-    narrow_vectors()
     return f"{cpu_name()}; {usable_cores()} of {os.cpu_count()} cores usable"
 
 

@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 import torch
 
 from odm import __version__
-from odm.networks.device import cpu_line
+from odm.networks.device import cpu_line, set_vectors
 
 PACKAGES = ("torch", "numpy", "scikit-image", "safetensors", "snakemake", "dvc", "pydantic", "pandas", "matplotlib")
 
@@ -20,6 +20,7 @@ def run() -> None:
             print(f"  {package} {version(package)}")
         except PackageNotFoundError:
             print(f"  {package} is missing: pip install {package}")
+    set_vectors("avx2")  # the default of a suite
     print(f"CPU: {cpu_line()}")
     print(f"threads: torch takes {torch.get_num_threads()} unless the settings say otherwise")
     print(f"  OMP_NUM_THREADS={os.environ.get('OMP_NUM_THREADS', 'not set')}")
