@@ -258,7 +258,8 @@ def test_quantized_it_is_close_to_float(own: Path) -> None:
 def test_tables_figures_check_and_upscale(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
     settings = load()
     tables.run(settings)
-    assert capsys.readouterr().out == "results/own/tables.md, tables.csv, timings.csv; results/tables.md\n"
+    written = ("results/own/tables.md", "results/own/tables.csv", "results/own/timings.csv", "results/tables.md")
+    assert capsys.readouterr().out == f"{', '.join(written)}\n"
     figures.run(settings)
     named = capsys.readouterr().out.removeprefix("results/own/figures/").rstrip().split(", ")
     assert sorted(named) == sorted(path.name for path in Path("results/own/figures").iterdir())

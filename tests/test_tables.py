@@ -151,7 +151,7 @@ def test_exact_row(made: Settings) -> None:
 def test_vectors_are_named_and_those_of_older_results_are_narrow(made: Settings) -> None:
     file = results.folder(made, "w2a2_plain") / "metrics.json"
     assert "- Computed on: cpu, 1 thread, avx2. With " in read(made)[0]
-    file.write_text(json.dumps(json.loads(file.read_text()) | {"vectors": "avx512"}))
+    write_sealed_json(file, read_sealed_json(file, "again") | {"vectors": "avx512"})
     assert "- Computed on: cpu, 1 thread, avx2; cpu, 1 thread, avx512. With " in read(made)[0]
 
 
