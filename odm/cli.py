@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from odm import __version__
 from odm.errors import OdmError
 from odm.names import shown
 
@@ -19,7 +20,6 @@ app = typer.Typer(
     name="odm",
     help="Quantization-aware training of super-resolution networks: the steps of the suite in params.yaml.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
@@ -78,6 +78,21 @@ def _of(kind: str, name: str) -> str:
     if name not in known:
         raise OdmError(f"params.yaml: no {kind} is called '{name}'{nearest(name, known)}")
     return name
+
+
+def _say_version(wanted: bool) -> None:
+    if wanted:
+        print(f"odm {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def of_all(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", callback=_say_version, is_eager=True)
+    ] = False,
+) -> None:
+    pass
 
 
 @app.command()
@@ -156,6 +171,14 @@ def suite(name: Annotated[str, typer.Argument(help="A file of suites/, without .
     from odm.steps.suite import run
 
     run(name)
+
+
+@app.command()
+def new(folder: Annotated[Path, typer.Argument(help="The project's folder, which is made.")]) -> None:
+    """Lay out a project in a new folder: suites, rules and settings, for both engines."""
+    from odm.steps.new import run
+
+    run(folder)
 
 
 @app.command()

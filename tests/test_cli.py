@@ -22,7 +22,7 @@ from odm.steps import data, doctor, mismatch, pretrain, train
 ROOT = Path(__file__).parents[1]
 COMMANDS = get_command(cli.app).commands  # type: ignore[attr-defined]
 STEPS = {"data", "pretrain", "dial", "mismatch", "train", "evaluate", "tables", "figures"}
-BESIDE = {"suite", "check", "verify", "adopt", "doctor", "upscale"}
+BESIDE = {"suite", "check", "verify", "adopt", "doctor", "upscale", "new", "cards"}
 
 
 def odm(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:

@@ -12,6 +12,8 @@ from odm.settings.suite import Settings
 from odm.settings.words import first_line
 
 PARAMS = Path("params.yaml")
+SUITES = Path("suites")
+SCHEMA_LINE = "# yaml-language-server: $schema="
 
 
 class _UniqueKeys(Loader):
@@ -39,7 +41,10 @@ def load(path: Path = PARAMS) -> Settings:
             raise OdmError(f"{path}, line {number}: {what}")
         content = loader.construct_document(document) if document else None
     except FileNotFoundError:
-        raise OdmError(f"{path}: no such file; `odm suite quick` puts one there") from None
+        ways = "`odm suite quick` puts one there"
+        if not SUITES.is_dir():
+            ways = "go to the folder of a project, or lay one out: `odm new <folder>`"
+        raise OdmError(f"{path}: no such file; {ways}") from None
     except UnicodeDecodeError:
         raise OdmError(f"{path}: not a text file in UTF-8") from None
     except OSError as error:
@@ -63,3 +68,9 @@ def load(path: Path = PARAMS) -> Settings:
     for name, network in settings.networks.items():
         network.check_files(f"{path}: networks.{name}")
     return settings
+
+
+def in_force(source: Path) -> str:
+    """A suite's text as it reads in params.yaml, where the schema lies beside it and not above."""
+    text = source.read_text(encoding="utf-8", errors="replace")
+    return text.replace(f"{SCHEMA_LINE}../", SCHEMA_LINE)

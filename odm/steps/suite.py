@@ -6,14 +6,13 @@ from pathlib import Path
 
 from odm.errors import OdmError, nearest
 from odm.files import write_text
-from odm.settings.reading import PARAMS, load
-
-SUITES = Path("suites")
-SCHEMA = "# yaml-language-server: $schema="
+from odm.settings.reading import PARAMS, SCHEMA_LINE, SUITES, in_force, load
 
 
 def run(name: str) -> None:
     """Copy suites/<name>.yaml over params.yaml; what is there is kept beside it, unless it is that of a suite."""
+    if not SUITES.is_dir():
+        raise OdmError(f"{SUITES}: no such folder; go to that of a project, or lay one out: `odm new <folder>`")
     known = sorted(path.stem for path in SUITES.glob("*.yaml"))
     if name not in known:
         raise OdmError(f"suites: no suite is called '{name}'{nearest(name, known)}")
@@ -21,19 +20,19 @@ def run(name: str) -> None:
     load(source)  # a suite with a mistake is refused while the one in force stays
     if PARAMS.exists() and not _is_ready(content := PARAMS.read_bytes()):
         print(f"{PARAMS} is in no version of a suite: kept as {_kept(content)}")
-    write_text(PARAMS, _read(source).replace(f"{SCHEMA}../", SCHEMA))
+    write_text(PARAMS, in_force(source))
     print(f"{source} is in force; `odm check` says what it will do")
 
 
 def _is_ready(content: bytes) -> bool:
     """Whether it is that of a suite, as it is or as git knows it; where the schema lies is no difference."""
     text = content.decode(errors="replace").replace("\r\n", "\n")
-    if _bare(text) in {_bare(_read(path)) for path in SUITES.glob("*.yaml")}:
+    if _bare(text) in {_bare(in_force(path)) for path in SUITES.glob("*.yaml")}:
         return True
     # Git knows contents by their hash, whenever a suite had them.
     versions = _said("log", "--all", "--raw", "--no-abbrev", "--format=", "--", str(SUITES)).split()
     bare = _bare(text)
-    written = (text, bare, f"{SCHEMA}../params.schema.json\n{bare}")
+    written = (text, bare, f"{SCHEMA_LINE}../params.schema.json\n{bare}")
     return any(_said("hash-object", "--stdin", given=each).strip() in versions for each in written)
 
 
@@ -45,13 +44,9 @@ def _said(*arguments: str, given: str = "") -> str:
         return ""
 
 
-def _read(path: Path) -> str:
-    return path.read_text(encoding="utf-8", errors="replace")
-
-
 def _bare(text: str) -> str:
     """A suite without the line that names its schema, which lies beside params.yaml and above suites/."""
-    return "".join(line for line in text.splitlines(keepends=True) if not line.startswith(SCHEMA))
+    return "".join(line for line in text.splitlines(keepends=True) if not line.startswith(SCHEMA_LINE))
 
 
 def _kept(content: bytes) -> Path:
