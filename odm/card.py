@@ -43,7 +43,10 @@ class Card:
 
     def changes(self, before: "Card") -> tuple[list[str], list[str]]:
         """Settings, in words, and source files in which it differs from an earlier one."""
-        old, new = ({key: json.dumps(value) for key, value in _flat(each.settings)} for each in (before, self))
+        # In one order of keys: a card that was read from a file has them sorted.
+        old, new = (
+            {key: json.dumps(value, sort_keys=True) for key, value in _flat(each.settings)} for each in (before, self)
+        )
         settings = [
             f"{key} {old.get(key, 'not there')} -> {new.get(key, 'not there')}"
             for key in sorted(old.keys() | new.keys())
