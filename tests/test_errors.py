@@ -15,6 +15,7 @@ from PIL import Image
 
 from odm.errors import OdmError
 from odm.files import read_json, whole, write_json, write_tensors, write_text
+from odm.images.contents import MEMORY
 from odm.networks import weights
 from odm.settings.reading import load
 from odm.steps import data, mismatch, pretrain, train
@@ -71,8 +72,9 @@ def project(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def tree(folder: Path) -> dict[str, bytes]:
-    """Every file below a folder, hidden ones too, and its bytes."""
-    return {str(each.relative_to(folder)): each.read_bytes() for each in folder.rglob("*") if each.is_file()}
+    """Every file below a folder, hidden ones too, and its bytes; but for what is remembered of images."""
+    files = {each.relative_to(folder): each for each in folder.rglob("*") if each.is_file()}
+    return {str(name): each.read_bytes() for name, each in files.items() if name != MEMORY}
 
 
 def one_line(*arguments: str, before: tuple[str, ...] = ()) -> str:
