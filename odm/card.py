@@ -45,6 +45,7 @@ class Card:
 
     def changes(self, before: "Card") -> tuple[list[str], list[str]]:
         """Settings, in words, and source files in which it differs from an earlier one."""
+        # In one order of keys: a card that was read from a file has them sorted.
         old, new = (
             {key: json.dumps(value, sort_keys=True) for key, value in _flat(each.settings)} for each in (before, self)
         )

@@ -125,6 +125,21 @@ def test_under_a_root(mine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert missing["contents"] == {"free": contents.MISSING}
 
 
+def test_what_differs_from_the_card_that_was_recorded(mine: Path) -> None:
+    def changes() -> tuple[list[str], list[str]]:
+        before = card.recorded(suite(), "data", "train")
+        assert before is not None
+        return card.card(suite(), "data", "train").changes(before)
+
+    made = card.card(suite(), "data", "train")
+    card.record(suite(), "data", "train", made)
+    assert changes() == ([], [])
+    settled(mine / "a.png", "z.png")
+    (words,), files = changes()
+    assert words.startswith("contents.mine ")
+    assert files == []
+
+
 def test_quick_has_no_folders_on_its_cards(mine: Path) -> None:
     for split in ("train", "test"):
         assert "contents" not in card.card(load(SUITE), "data", split).settings

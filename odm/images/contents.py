@@ -73,5 +73,8 @@ def _remember(known: dict[str, list[int | str]]) -> None:
     beside = MEMORY.with_suffix(f".{os.getpid()}")
     with suppress(OSError):  # slower, where it cannot be written
         MEMORY.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_text(json.dumps(known))
-        beside.replace(MEMORY)
+        try:
+            beside.write_text(json.dumps(known))
+            beside.replace(MEMORY)
+        finally:
+            beside.unlink(missing_ok=True)

@@ -95,7 +95,8 @@ def read_image(file: Path) -> Pixels:
         layout = _layout(image, stream)
         if layout.how is None:
             raise OdmError(f"{file}: {layout} pixels, which are not read; save it with 8 bits, as grey or RGB")
-        is_one_of_many = getattr(image, "is_animated", False)
+        # What a camera puts behind a JPEG (MPO) is the same picture: a preview, a map of its light.
+        is_one_of_many = getattr(image, "is_animated", False) and image.format != "MPO"
         pixels, is_opaque = _wide(image, stream, layout) if layout.how == WIDE else _eight(image, layout)
         orientation = _orientation(image)
     if not is_opaque:
