@@ -52,6 +52,8 @@ class Backbone(nn.Module):
     blocks: nn.ModuleList
     # Images are padded inside until both sides are multiples of this.
     multiple = 1
+    # Whether nothing but convolutions, none of them strided, brings pixels of different places together.
+    convolutional = False
 
     def placement(self, coverage: str) -> Placement:
         """Where a coverage of the settings quantizes."""

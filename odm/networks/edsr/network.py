@@ -21,6 +21,8 @@ class Block(nn.Module):
 class Edsr(Backbone):
     """Head, residual blocks with one long skip, upsampler, tail; the mean colour is taken off and added again."""
 
+    convolutional = True
+
     def __init__(self, channels: int, blocks: int, scale: int) -> None:
         super().__init__()
         self.scale = scale

@@ -29,6 +29,8 @@ class Block(nn.Module):
 class Rdn(Backbone):
     """Two convolutions, dense blocks whose outputs `fusion` (GFF) joins, a long skip, upsampler and tail."""
 
+    convolutional = True
+
     def __init__(self, channels: int, growth: int, blocks: int, layers: int, scale: int) -> None:
         super().__init__()
         self.scale = scale

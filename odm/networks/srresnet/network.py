@@ -34,6 +34,8 @@ class Block(nn.Module):
 class Srresnet(Backbone):
     """Wide head, residual blocks with one long skip, upsampler with a PReLU after each stage, wide tail."""
 
+    convolutional = True
+
     def __init__(self, channels: int, blocks: int, batch_norm: bool, scale: int) -> None:
         super().__init__()
         self.scale = scale
