@@ -78,6 +78,9 @@ def run(settings: Settings) -> None:
     _due(settings)
 
     print(_disk(settings, parameters))
+    slowest = max(sizes, key=lambda name: step[name]["qat"][1])
+    for line in _savings(settings, slowest, *sizes[slowest], device):
+        print(line)
     total = sum(seconds.values())
     if missing or total > LONGEST_ON_A_CPU * 3600:
         for gpu, speed in CARDS.items():
@@ -88,9 +91,6 @@ def run(settings: Settings) -> None:
         else f"{cpu_name()}, {settings.threads} thread(s) a job"
     )
     print(f"about {duration(total)} of training one job after another on {where}; less as far as jobs run side by side")
-    slowest = max(sizes, key=lambda name: step[name]["qat"][1])
-    for line in _savings(settings, slowest, *sizes[slowest], device):
-        print(line)
     if missing:
         raise missing
     if device.type == "cpu":
