@@ -28,8 +28,8 @@ from odm.training.estimate import CARDS, LONGEST_ON_A_CPU, duration, macs_a_pixe
 MOST_TIMED = 4e9
 # Smaller patches than this cost more than their share.
 LEAST_PATCH = 16
-# Time of a compiled step over that of an eager one on a CPU; `benchmarks/steps.py --compile` measures it.
-COMPILED_ON_A_CPU = 1.2
+# Time of a compiled step over that of an eager one on a CPU; `benchmarks/widths.py` measures it.
+COMPILED_ON_A_CPU = 1.3
 
 
 def run(settings: Settings) -> None:
@@ -82,6 +82,9 @@ def run(settings: Settings) -> None:
     _due(settings)
 
     print(_disk(settings, parameters))
+    slowest = max(sizes, key=lambda name: step[name]["qat"][1])
+    for line in _savings(settings, slowest, *sizes[slowest], device):
+        print(line)
     total = sum(seconds.values())
     if missing or total > LONGEST_ON_A_CPU * 3600:
         for gpu, speed in CARDS.items():
@@ -90,9 +93,6 @@ def run(settings: Settings) -> None:
         torch.cuda.get_device_name(device) if device.type == "cuda" else f"{settings.threads} thread(s) of {cpu_line()}"
     )
     print(f"about {duration(total)} of training one job after another on {where}; less as far as jobs run side by side")
-    slowest = max(sizes, key=lambda name: step[name]["qat"][1])
-    for line in _savings(settings, slowest, *sizes[slowest], device):
-        print(line)
     if missing:
         raise missing
     if device.type == "cpu":
