@@ -2,15 +2,13 @@
 
 import tomllib
 from collections.abc import Iterator
-from contextlib import chdir
 from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path, PurePosixPath
 
 import odm
-from odm import card
 from odm.errors import OdmError
 from odm.files import write_text
-from odm.settings.reading import PARAMS, in_force, load
+from odm.settings.reading import PARAMS, in_force
 
 CARRIED = PurePosixPath("share", "odm")
 """Where a wheel puts what pyproject.toml lists as its data: the one copy of each file is that of the checkout."""
@@ -27,8 +25,6 @@ def run(folder: Path) -> None:
     for place, source in carried.items():
         write_text(folder / place, _elsewhere(place, source.read_text(encoding="utf-8")))
     write_text(folder / PARAMS, in_force(folder / "suites" / f"{SUITE}.yaml"))
-    with chdir(folder):
-        card.write(load())  # without which `dvc repro --dry` cannot tell what it would run
     print(
         f"{folder}: a project with the suite {SUITE} in force. In it: `git init` (DVC asks for it), `odm check`, then "
         "`snakemake --cores 8 all` or `dvc repro`"
