@@ -532,7 +532,10 @@ HOSTILE = {
     "nested in a tar": (tar_with(name="Tiny_HR/more.tar.gz"), "archive within the archive"),
     "nested in a zip": (zip_with("Tiny_HR/more.zip"), "archive within the archive"),
     "only nested": (zipped({"Tiny_HR/more.7z": b"7z"}), "archive within the archive"),
-    "nested as an image": (zipped({"a/1.png": zipped(good()), "a/2.png": PHOTOS["2.png"]}), "not an image"),
+    "nested as an image": (
+        zipped({"a/1.png": zipped(good()), "a/2.png": PHOTOS["2.png"]}),
+        "no image that can be read",
+    ),
     "one image too few": (tar({"Tiny_HR/1.png": PHOTOS["1.png"]}), "1 images where 'tiny' has 2"),
     "one image too many": (zipped({**good(), "Tiny_HR/3.png": png(3)}), "3 images where 'tiny' has 2"),
     "two folders of images": (zipped({**good(), "x/3.png": png(3)}), "2 of its folders"),

@@ -343,7 +343,8 @@ def test_what_is_due_is_what_is_run(engines: Engines) -> None:
         assert f"Snakemake: {len(expected)} of 18 jobs due" in asked
         assert f"DVC: {len(expected)} of 18 jobs due" in asked
         assert jobs(ours.snakemake()) == expected
-        assert jobs(theirs.dvc()) - {"cards"} == expected
+        # By content: there are no other tables where the edit has changed no number.
+        assert expected - {"tables"} <= jobs(theirs.dvc()) - {"cards"} <= expected
         assert ours.made() == theirs.made()
         for clone in (ours, theirs):
             clone.adopt()

@@ -75,7 +75,7 @@ def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     """A whole results folder under the working folder, and networks that enlarge as bicubic does, a little brighter."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(step.inference, "load", lambda made, name, device: name)
-    monkeypatch.setattr(step.inference, "upscale", lambda network, lr: np.maximum(imresize(lr, Fraction(2)), 3))
+    monkeypatch.setattr(step.inference, "upscale", lambda network, lr, name: np.maximum(imresize(lr, Fraction(2)), 3))
     made = settings()
     put_together(made)
     return made

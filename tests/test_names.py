@@ -24,6 +24,7 @@ from odm.images.prepared import Prepared
 from odm.images.reading import read_set
 from odm.names import shown
 from odm.reporting.style import drawable, save, styled
+from odm.sealed import read_sealed_json, write_sealed_json
 from odm.settings.images import Images
 from odm.settings.reading import load
 from odm.settings.suite import Settings
@@ -138,9 +139,9 @@ def test_figures_of_such_a_name(what: str, made: Settings) -> None:  # noqa: F81
     """The whole step, whose crops show the image that it names."""
     name = shown(os.fsdecode(NASTY[what]))
     for path in made.results.rglob("metrics.json"):
-        content = json.loads(path.read_text())
+        content = read_sealed_json(path, "again")
         text = json.dumps(content).replace(f'"{IMAGES[0]}"', json.dumps(name))
-        path.write_text(text)
+        write_sealed_json(path, json.loads(text))
     images = [(name if each == IMAGES[0] else each, image) for each, image in photographs().items()]
     prepare.write(made.results / "data" / "test.safetensors", {"photos": images}, [2])
     with warnings.catch_warnings(action="error", category=UserWarning):

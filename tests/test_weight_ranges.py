@@ -50,4 +50,4 @@ def test_mismatch_tells_them_and_writes_what_it_wrote(project: Path, capsys) -> 
     for rule in ("max", "percentile", "mse"):
         assert re.search(rf"^  weight_range {rule}: [\d.]+ dB at 4 bits, [\d.]+ dB at 2 bits$", said, re.MULTILINE)
     assert (NETWORK / "mismatch.json").read_bytes() == before
-    assert json.loads(before).keys() == {"network", "settings", "layers"}
+    assert json.loads(before).keys() == {"network", "settings", "layers", "sha256"}

@@ -53,8 +53,8 @@ def _carried() -> Iterator[tuple[PurePosixPath, Path]]:
 def _elsewhere(place: PurePosixPath, text: str) -> str:
     """A file of the checkout as it reads where the package is not a folder of the project."""
     if place == PurePosixPath("dvc.yaml"):
-        # What DVC cannot see change is asked each time; all other stages go by the cards that come of it.
-        return text.replace("    deps: [params.yaml, odm]\n", "    deps: [params.yaml]\n    always_changed: true\n")
+        # The stage of cards, which looks at the sources itself, runs each time; all others go by what comes of it.
+        return text.replace("    deps: [params.yaml, odm]\n", "    deps: [params.yaml]\n")
     if place.name == "odm.yaml":
         return "".join(
             f"      - odm-sr=={odm.__version__}\n" if line.strip().startswith("- -e ") else line
