@@ -225,14 +225,18 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
-        app()
+        try:
+            app()
+        finally:
+            sys.stdout.flush()  # here, where it can be said that it does not go
     except OdmError as error:
         sys.exit(f"odm: {shown(error)}")
     except BrokenPipeError:
-        # Whoever read our output has left; say nothing more to them, not even at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _leave_output()  # whoever read it has left
         sys.exit(1)
     except OSError as error:
+        if error.filename is None:
+            _leave_output()
         sys.exit(f"odm: {shown(error.filename or 'output')}: {error.strerror or error}")
     except Exception as error:
         if _is_of_memory(error):
@@ -242,6 +246,11 @@ def main() -> None:
                 "or run fewer jobs side by side"
             )
         sys.exit(f"odm: {_unforeseen(error)}")
+
+
+def _leave_output() -> None:
+    """Say nothing more there, not even what is left to be said at exit, which would end in another error."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _is_of_memory(error: Exception) -> bool:
