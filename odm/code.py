@@ -29,8 +29,8 @@ APART = (
     *("odm.images.archive", "odm.images.download", "odm.images.transfer"),
     *REGISTRIES,
     # What is told, refused, written down and remembered.
-    *("odm.errors", "odm.files", "odm.card", "odm.code", "odm.training.progress", "odm.training.estimate"),
-    "odm.quantization.weight_ranges",
+    *("odm.errors", "odm.files", "odm.sealed", "odm.card", "odm.code", "odm.training.progress"),
+    *("odm.training.estimate", "odm.images.alike", "odm.quantization.weight_ranges"),
 )
 """Modules, as patterns, whose code counts for nothing where it is merely imported."""
 

@@ -185,7 +185,15 @@ EDITS: dict[str, tuple[Edit, set[str]]] = {
     "what gathers and renders": (
         code(
             *("settings/words.py", "settings/reading.py", "settings/suite.py", "methods/pams/settings.py", "cli.py"),
-            *("steps/check.py", "steps/doctor.py", "training/progress.py", "files.py", "errors.py", "card.py"),
+            *(
+                "steps/check.py",
+                "steps/doctor.py",
+                "training/progress.py",
+                "files.py",
+                "errors.py",
+                "card.py",
+                "sealed.py",
+            ),
             *("images/catalogue.py", "images/download.py"),
         ),
         set(),

@@ -13,6 +13,7 @@ from odm import __version__, inference
 from odm.card import origin
 from odm.errors import OdmError
 from odm.files import write_json
+from odm.images import summary
 from odm.images.imresize import imresize
 from odm.images.metrics import score
 from odm.images.prepared import Prepared
@@ -20,7 +21,6 @@ from odm.networks.backbone import Backbone
 from odm.networks.cost import cost
 from odm.networks.device import cpu_name, device_of, vectors
 from odm.quantization.layer import quantized_layers
-from odm.reporting import summary
 from odm.sealed import write_sealed_json
 from odm.settings.suite import Settings
 

@@ -12,8 +12,9 @@ from odm import card, inference
 from odm.card import Job, origin
 from odm.errors import OdmError
 from odm.files import read_json, unreadable
+from odm.images import summary
 from odm.images.prepared import Prepared
-from odm.reporting import results, summary
+from odm.reporting import results
 from odm.reporting.rendering import rendered
 from odm.sealed import read_sealed_json
 from odm.settings.suite import Settings
