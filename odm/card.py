@@ -118,31 +118,24 @@ def _values(settings: Settings, step: str, name: str) -> dict[str, Any]:
     if step == "data":
         return _images(settings.images, name)
     if step in ("tables", "figures"):
-        shown = {"suite", "networks", "dials", "methods", "runs"} | (
-            {"device", "threads", "vectors"} if step == "figures" else set()
-        )
+        shown = {"suite", "networks", "dials", "methods", "runs"}
         values = settings.model_dump(mode="json", include=shown) | {"test": settings.images.test}
-        if step == "tables":
-            trained = {key: _training(getattr(settings, key)) for key in ("pretraining", "qat")}
-            values |= trained | {"train": settings.images.train}
-        return values
+        if step == "figures":
+            return values | _machine(settings)
+        trained = {key: _training(getattr(settings, key)) for key in ("pretraining", "qat")}
+        return values | trained | {"train": settings.images.train}
 
     run = settings.runs.get(name)
-    network = _dump(settings.network_of(run.network if run else name))
-    vectors = {"vectors": settings.vectors}
+    network = {"network": _dump(settings.network_of(run.network if run else name))}
     if step == "dial":
-        return vectors | {"dial": _dump(settings.dials[name], "network"), "network": network}
-    values = vectors | {"device": settings.device, "threads": settings.threads, "network": network}
+        return network | {"dial": _dump(settings.dials[name], "network"), "vectors": settings.vectors}
+    values = network | _machine(settings)
     if step == "pretrain":
         # Weights that are taken over are tried on one batch.
-        pretraining = _training(settings.pretraining)
-        is_given = name not in settings.pretrained
-        return values | {
-            "pretraining": {key: pretraining[key] for key in ("batch", "patch")} if is_given else pretraining
-        }
+        training = settings.pretraining
+        return values | {"pretraining": (_training if name in settings.pretrained else _patches)(training)}
     if step == "mismatch":
-        patches = {key: getattr(settings.qat, key) for key in ("batch", "patch")}
-        return values | {"mismatch": _dump(settings.mismatch), "qat": patches}
+        return values | {"mismatch": _dump(settings.mismatch), "qat": _patches(settings.qat)}
     if run is None:
         return values | {"name": name}
     values |= {"method": _dump(settings.methods[run.method])}
@@ -153,6 +146,14 @@ def _values(settings: Settings, step: str, name: str) -> dict[str, Any]:
 
 def _dump(model: BaseModel, *but: str) -> dict[str, Any]:
     return model.model_dump(mode="json", exclude=set(but))
+
+
+def _machine(settings: Settings) -> dict[str, Any]:
+    return {"device": settings.device, "threads": settings.threads, "vectors": settings.vectors}
+
+
+def _patches(training: Training) -> dict[str, Any]:
+    return {"batch": training.batch, "patch": training.patch}
 
 
 def _training(training: Training) -> dict[str, Any]:
@@ -221,18 +222,20 @@ def record(settings: Settings, step: str, name: str, made: Card) -> None:
 def recorded(settings: Settings, step: str, name: str) -> Card | None:
     """The card that a job was last done under on this machine; None if it was not."""
     path = beside_log(settings, step, name, ".card.json")
-    if not path.exists():
-        return None
-    try:
-        return Card(**read_json(path))
-    except TypeError:
-        raise OdmError(f"{path}: not a card; remove it") from None
+    return _read(path) if path.exists() else None
 
 
 def planned_by_dvc(settings: Settings, step: str, name: str) -> str:
     """Digest of the card that DVC goes by, if it is DVC that runs the job; else ''."""
     path = file(settings, step, name)
-    return Card(**read_json(path)).digest if "DVC_STAGE" in os.environ and path.exists() else ""
+    return _read(path).digest if "DVC_STAGE" in os.environ and path.exists() else ""
+
+
+def _read(path: Path) -> Card:
+    try:
+        return Card(**read_json(path))
+    except TypeError:
+        raise OdmError(f"{path}: not a card; remove it") from None
 
 
 def beside_log(settings: Settings, step: str, name: str, suffix: str) -> Path:

@@ -7,15 +7,14 @@ type annotations alone.
 import ast
 import hashlib
 import json
-import os
 from collections.abc import Iterator
-from contextlib import suppress
 from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from odm.errors import OdmError
+from odm.files import remember
 
 ROOT = Path(__file__).parent
 
@@ -103,11 +102,7 @@ class _Memory:
     def keep(self) -> None:
         if self.is_new:
             self.is_new = False
-            beside = self.FILE.with_suffix(f".{os.getpid()}")
-            with suppress(OSError):  # an installation that is not ours to write to
-                self.FILE.parent.mkdir(exist_ok=True)
-                beside.write_text(json.dumps({"rules": self.rules, "known": self.known}))
-                beside.replace(self.FILE)
+            remember(self.FILE, {"rules": self.rules, "known": self.known})
 
 
 _MEMORY = _Memory()

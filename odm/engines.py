@@ -4,12 +4,12 @@ import hashlib
 import re
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from odm import card
 from odm.card import Job
-from odm.errors import OdmError
+from odm.errors import OdmError, some
 from odm.settings.suite import Settings
 
 CARD, BEFORE = "another card", "what they build on is made anew"
@@ -106,7 +106,7 @@ def reasons(settings: Settings, plan: Plan) -> dict[str, list[Job]]:
         if job in plan.due:
             before = card.recorded(settings, *job)
             values, files = card.card(settings, *job).changes(before) if before else ([], [])
-            found.setdefault(_some([*values, *files]) or plan.due[job], []).append(job)
+            found.setdefault(some([*values, *files]) or plan.due[job], []).append(job)
     return found
 
 
@@ -115,11 +115,7 @@ def named(jobs: Iterable[Job]) -> str:
     by_step: dict[str, list[str]] = {}
     for step, name in jobs:
         by_step.setdefault(step, []).append(name)
-    return "; ".join(f"{step} {_some(names)}".strip() for step, names in by_step.items())
-
-
-def _some(words: Sequence[str], most: int = 4) -> str:
-    return ", ".join(words[:most]) + (f" and {len(words) - most} more" if len(words) > most else "")
+    return "; ".join(f"{step} {some(names)}".strip() for step, names in by_step.items())
 
 
 def asked(tool: str, *arguments: str) -> str:

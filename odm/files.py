@@ -89,6 +89,19 @@ def write_json(path: Path, content: Any) -> None:
     write_text(path, json.dumps(content, indent=2) + "\n")
 
 
+def remember(path: Path, content: Any) -> None:
+    """Note as JSON what would else be found again, more slowly: nothing is said where it cannot be written. By a name
+    of one's own, since both engines, and several of their jobs, may be starting."""
+    beside = path.with_suffix(f".{os.getpid()}")
+    with suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            beside.write_text(json.dumps(content))
+            beside.replace(path)
+        finally:
+            beside.unlink(missing_ok=True)
+
+
 def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))

@@ -9,10 +9,9 @@ from contextlib import chdir
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import yaml
-from PIL import Image
+from trial import photographs
 
 from odm.errors import OdmError
 from odm.files import read_json, whole, write_json, write_text
@@ -48,12 +47,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project of a few kilobytes in which everything up to training is done."""
     folder = tmp_path_factory.mktemp("finished")
     (folder / "params.yaml").write_text(yaml.safe_dump(SETTINGS))
-    random = np.random.default_rng(1)
-    for split in ("mine", "held"):
-        (folder / "photos" / split).mkdir(parents=True)
-        for name in ("1", "2"):
-            pixels = random.integers(0, 256, (40, 32, 3), np.uint8)
-            Image.fromarray(pixels).save(folder / "photos" / split / f"{name}.png")
+    photographs(folder / "photos", (40, 32))
     with chdir(folder):
         settings = load()
         for split in data.SPLITS:

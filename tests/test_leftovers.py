@@ -81,7 +81,7 @@ def test_the_locks_of_a_dead_dvc() -> None:
     # Cut short by a kill; and of a process whose number another one has by now.
     for text in (locked(dead()), locked(os.getpid()), locked(pid)[:20], "", "[]", '{"write": 1}', "\0" * 9):
         leftovers.DVC_LOCKS.write_text(text)
-        assert mended() == ["DVC's lock .dvc/tmp/rwlock, whose holder is dead: removed"], text
+        assert mended() == [f"DVC's lock {leftovers.DVC_LOCKS}, whose holder is dead: removed"], text
         assert not leftovers.DVC_LOCKS.exists()
 
 

@@ -10,13 +10,12 @@ from contextlib import chdir
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 import yaml
-from PIL import Image
 from safetensors.torch import load_file, save_file
 from test_errors import SETTINGS, one_line
+from trial import photographs
 
 from odm import card, inference, sealed
 from odm.card import origin
@@ -44,13 +43,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project of a few kilobytes in which everything is done."""
     folder = tmp_path_factory.mktemp("finished")
     (folder / "params.yaml").write_text(yaml.safe_dump(SETTINGS))
-    generator = np.random.default_rng(1)
-    for split in ("mine", "held"):
-        (folder / "photos" / split).mkdir(parents=True)
-        for name in ("1", "2"):
-            # Coarse, so that each figure finds a region to show.
-            pixels = generator.integers(0, 256, (12, 16, 3), np.uint8).repeat(8, 0).repeat(8, 1)
-            Image.fromarray(pixels).save(folder / "photos" / split / f"{name}.png")
+    photographs(folder / "photos", (12, 16), 8)  # coarse, so that each figure finds a region to show
     with chdir(folder):
         settings = load()
         for split in data.SPLITS:

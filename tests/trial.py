@@ -1,11 +1,13 @@
-"""A small EDSR, quantized and trained a little on a photograph, for several test files; conftest has its parts."""
+"""What several test files try things on: a small EDSR, quantized and trained a little, and images of their own."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 from odm.methods.build import method_class
@@ -25,6 +27,16 @@ PLAIN = Plain(kind="plain")
 ODM = Odm(kind="odm", strength=0.01, offsets=Offsets(share=0.5))
 
 State = Mapping[str, Tensor]
+
+
+def photographs(folder: Path, sides: tuple[int, int], side: int = 1) -> None:
+    """Two images each in `mine` and `held`: so many squares, of a side in pixels, of colours drawn by one seed."""
+    random = np.random.default_rng(1)
+    for split in ("mine", "held"):
+        (folder / split).mkdir(parents=True)
+        for name in ("1", "2"):
+            pixels = random.integers(0, 256, (*sides, 3), np.uint8).repeat(side, 0).repeat(side, 1)
+            Image.fromarray(pixels).save(folder / split / f"{name}.png")
 
 
 def quantized(

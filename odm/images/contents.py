@@ -2,13 +2,12 @@
 
 import hashlib
 import json
-import os
 import time
 from collections.abc import Iterable
-from contextlib import suppress
 from pathlib import Path
 
 from odm.errors import OdmError
+from odm.files import remember
 from odm.images.folders import files_of_a_users
 from odm.settings.images import Images
 
@@ -51,7 +50,7 @@ def _digests(files: Iterable[Path]) -> list[str]:
             digest = str(known[key][-1])
         found.append(digest)
     if is_new:
-        _remember(known)
+        remember(MEMORY, known)
     return found
 
 
@@ -66,15 +65,3 @@ def _remembered() -> dict[str, list[int | str]]:
         return {str(key): list(each) for key, each in stored.items() if each}
     except (OSError, ValueError, TypeError, AttributeError):
         return {}
-
-
-def _remember(known: dict[str, list[int | str]]) -> None:
-    # A name of one's own: both engines, and several of their jobs, may be starting.
-    beside = MEMORY.with_suffix(f".{os.getpid()}")
-    with suppress(OSError):  # slower, where it cannot be written
-        MEMORY.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            beside.write_text(json.dumps(known))
-            beside.replace(MEMORY)
-        finally:
-            beside.unlink(missing_ok=True)

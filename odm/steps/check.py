@@ -13,9 +13,8 @@ from torch import nn
 
 from odm import card, engines, leftovers
 from odm.errors import OdmError
-from odm.files import of_user
 from odm.images.catalogue import CATALOGUE, Packaged
-from odm.images.folders import images_in
+from odm.images.folders import files_of_a_users
 from odm.methods.build import method_class
 from odm.networks.build import build
 from odm.networks.device import cpu_line, device_of, has_bfloat16, placed, set_vectors
@@ -181,7 +180,8 @@ def _size(count: float) -> str:
 
 def _count(name: str, settings: Settings) -> str:
     if name in settings.images.folders:
-        return f"{len(_of_user(name, settings))} images in your folder {settings.images.folders[name]}"
+        files = files_of_a_users(name, settings.images) or []
+        return f"{len(files)} images in your folder {settings.images.folders[name]}"
     entry = CATALOGUE[name]
     return f"{len(entry.images) if isinstance(entry, Packaged) else entry.count} images"
 
@@ -191,17 +191,10 @@ def _area(name: str, settings: Settings) -> int:
     if name not in settings.images.folders:
         return CATALOGUE[name].area
     area = 0
-    for file in _of_user(name, settings):
+    for file in files_of_a_users(name, settings.images) or []:
         with suppress(OSError, ValueError, SyntaxError, Image.DecompressionBombError), Image.open(file) as image:
             area += image.width * image.height  # what cannot be read `odm data` refuses, and says why
     return area
-
-
-def _of_user(name: str, settings: Settings) -> list[Path]:
-    folder = of_user(f"images.folders.{name}", settings.images.folders[name])
-    if not folder.is_dir():
-        raise OdmError(f"images.folders.{name}: no folder {folder}; correct it, or put the images there")
-    return images_in(folder)
 
 
 def _timed_size(training: Training, macs: float) -> tuple[int, int]:

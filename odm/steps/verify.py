@@ -10,7 +10,7 @@ from PIL import Image
 
 from odm import card, inference
 from odm.card import Job, origin
-from odm.errors import OdmError
+from odm.errors import OdmError, some
 from odm.files import read_json, unreadable
 from odm.images import summary
 from odm.images.prepared import Prepared
@@ -45,18 +45,12 @@ def run(settings: Settings) -> None:
     for line in dict.fromkeys(wrong.values()):  # one file may stand in the way of reading others
         print(line)
     if missing:
-        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        print(f"not there: {missing[0]}{more}")
+        print(f"not there: {some(missing, 1)}")
     if wrong:
-        raise OdmError(f"{settings.results}: {len(wrong)} of {read} files do not agree: {_some(list(wrong))}")
+        raise OdmError(f"{settings.results}: {len(wrong)} of {read} files do not agree: {some(list(wrong))}")
     if not read:
         raise OdmError(f"{settings.results}: nothing is there yet; run `snakemake --cores 2 all`")
     print(f"{settings.results}: {read} files read, and all agree")
-
-
-def _some(paths: list[Path], most: int = 3) -> str:
-    more = f" and {len(paths) - most} more" if len(paths) > most else ""
-    return ", ".join(map(str, paths[:most])) + more
 
 
 def _files(settings: Settings, step: str, name: str) -> Iterator[tuple[Path, Check]]:
