@@ -20,7 +20,9 @@ from odm.code import closure
 from odm.errors import OdmError
 from odm.files import read_json, write_text
 from odm.images.catalogue import CATALOGUE, Packaged
-from odm.images.contents import contents
+from odm.images.contents import contents, contents_of
+from odm.networks.catalogue import READY
+from odm.networks.settings import NetworkSettings
 from odm.settings.images import Images
 from odm.settings.suite import Settings
 from odm.settings.training import Training
@@ -82,6 +84,8 @@ def card(settings: Settings, step: str, name: str = "") -> Card:
     # Not of `origin`: what was trained on a folder stays of use where the folder is not.
     if step == "data" and (held := _contents(settings.images, name)):
         values["contents"] = held
+    if step == "pretrain" and (given := settings.networks[name].weights) and given not in READY:
+        values["contents"] = contents_of(given)
     return Card(values, closure(frozenset(_modules(settings, step, name))))
 
 
@@ -126,7 +130,7 @@ def _values(settings: Settings, step: str, name: str) -> dict[str, Any]:
         return values | trained | {"train": settings.images.train}
 
     run = settings.runs.get(name)
-    network = {"network": _dump(settings.network_of(run.network if run else name))}
+    network = {"network": _network(settings.network_of(run.network if run else name))}
     if step == "dial":
         return network | {"dial": _dump(settings.dials[name], "network"), "vectors": settings.vectors}
     values = network | _machine(settings)
@@ -138,7 +142,8 @@ def _values(settings: Settings, step: str, name: str) -> dict[str, Any]:
         return values | {"mismatch": _dump(settings.mismatch), "qat": _patches(settings.qat)}
     if run is None:
         return values | {"name": name}
-    values |= {"method": _dump(settings.methods[run.method])}
+    method = settings.methods[run.method]
+    values |= {"method": _dump(method, *(() if method.rate else ("rate",)))}
     if step == "train":
         return values | {"qat": _training(settings.qat), "run": _dump(run, "network", "method")}
     return values | {"name": name, "run": _dump(run)}
@@ -146,6 +151,12 @@ def _values(settings: Settings, step: str, name: str) -> dict[str, Any]:
 
 def _dump(model: BaseModel, *but: str) -> dict[str, Any]:
     return model.model_dump(mode="json", exclude=set(but))
+
+
+def _network(network: NetworkSettings) -> dict[str, Any]:
+    """With what weights of the catalogue are known by; without what is absent."""
+    ready = READY.get(network.weights or "")
+    return network.model_dump(mode="json", exclude_none=True) | ({"sha256": ready.sha256} if ready else {})
 
 
 def _machine(settings: Settings) -> dict[str, Any]:

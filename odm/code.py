@@ -23,9 +23,9 @@ REGISTRIES = ("odm.methods.build", "odm.networks.build")
 APART = (
     "odm",  # its version
     # Settings count by their values, which stand in the card, as does what is used of the catalogue.
-    *("odm.settings*", "odm.*.settings", "odm.kinds", "odm.images.catalogue"),
-    # How images come here: the pixels are held to the digests in the catalogue.
-    *("odm.images.archive", "odm.images.download", "odm.images.transfer"),
+    *("odm.settings*", "odm.*.settings", "odm.kinds", "odm.images.catalogue", "odm.networks.catalogue"),
+    # How images and weights come here: they are held to the digests in the catalogues.
+    *("odm.images.archive", "odm.images.download", "odm.networks.ready", "odm.transfer"),
     *REGISTRIES,
     # What is told, refused, written down and remembered.
     *("odm.errors", "odm.files", "odm.sealed", "odm.card", "odm.code", "odm.training.progress"),

@@ -23,8 +23,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from odm import transfer
 from odm.errors import OdmError
-from odm.images import archive, download, transfer
+from odm.images import archive, download
 from odm.images.catalogue import CATALOGUE, Benchmark, Download
 from odm.images.folders import ROOT_VARIABLE
 from odm.images.reading import read_set, set_digest, signature

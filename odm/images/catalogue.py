@@ -1,9 +1,11 @@
 """The sets of images known by name, and where each comes from.
 
-Only data and only the standard library: the settings import the names, and so does every start of the command line.
+Only data, and light to import: the settings import the names, and so does every start of the command line.
 """
 
 from dataclasses import dataclass
+
+from odm.transfer import Source
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"})
 """Of the files that are images."""
@@ -36,26 +38,15 @@ class Packaged:
 
 
 @dataclass(frozen=True)
-class Download:
+class Download(Source):
     """An archive (zip, tar or tar.gz) that holds a set."""
 
-    urls: tuple[str, ...]
-    """Mirrors of this one file, tried in this order."""
-    known_hash: str | None = None
-    """`algorithm:digest` of the archive, where it is known."""
-    bytes: int | None = None
-    """Size of the archive, where it is known."""
     inside: str = ""
     """How the path of the set's folder ends within the archive; empty where it has one folder of images."""
     most: int = 1 << 30
     """How many bytes all that is in the archive may take; one that would unpack to more is refused."""
     otherwise: "Download | None" = None
     """Another archive that holds the set, for when no mirror of this one serves."""
-
-    @property
-    def file(self) -> str:
-        """Name of the archive."""
-        return self.urls[0].rsplit("/", 1)[1]
 
 
 @dataclass(frozen=True)
@@ -70,8 +61,10 @@ class Benchmark:
     download: Download | None = None
     numbers: range | None = None
     """Where files are named by number: those that belong to the set."""
-    left_out: frozenset[str] = frozenset()
-    """Names of images that are not to be used."""
+    only: str = "*"
+    """Pattern of the names of those that belong to the set."""
+    left_out: str = ""
+    """Pattern of the names of those that are not to be used."""
     pixels: str | None = None
     """`odm.images.reading.set_digest` of its images, whatever they are called and whichever format they are kept in."""
     greys: frozenset[str] = frozenset()
@@ -131,6 +124,9 @@ def _div2k_download(split: str, size: int, sha256: str) -> Download:
 _BERKELEY_TERMS = "Berkeley: non-commercial research and education"
 _DIV2K_TERMS = "academic research only"
 _NO_TERMS = "research benchmark, none stated"
+_CID22_TERMS = "CC BY-SA 4.0"
+_CID22 = ("CID22_512", "train/CID22_512", "CID22")
+_CID22_HELD = "pexels-photo-*"
 
 CATALOGUE: dict[str, Packaged | Benchmark] = {
     # Left out of both: retina.jpg, two megapixels of which nearly all are smooth or black.
@@ -241,7 +237,7 @@ CATALOGUE: dict[str, Packaged | Benchmark] = {
         _BERKELEY_TERMS,
         ("BSDS500_train", "train/BSDS500_train", *_berkeley("train")),
         _berkeley_download("train"),
-        left_out=frozenset({"302003"}),  # Set5's `woman`
+        left_out="302003",  # Set5's `woman`
         pixels="6560eae32a1b2c64afdc3fd7f853dfa7867f7421030ac0585fa1e3188671247e",
         area=30_725_799,
     ),
@@ -253,5 +249,28 @@ CATALOGUE: dict[str, Packaged | Benchmark] = {
         pixels="5966f569d9aecc497be00c543b8635dcf713650dcbdd278ccffdf319737dcfa0",
         area=30_880_200,
     ),
-    "cid22": Benchmark(249, "CC BY-SA 4.0", ("CID22_512", "train/CID22_512", "CID22"), area=249 * 512 * 512),
+    # Of one folder: what is trained on, and photographs held out for choosing settings.
+    "cid22_train": Benchmark(
+        212,
+        _CID22_TERMS,
+        _CID22,
+        left_out=_CID22_HELD,
+        pixels="2a602f6a412fc1f97415efc9af0343f1a4461e5bb173f54378e95b6486405788",
+        area=212 * 512 * 512,
+    ),
+    "cid22_held": Benchmark(
+        37,
+        _CID22_TERMS,
+        _CID22,
+        only=_CID22_HELD,
+        pixels="f41c793e1e40d07d21634ceaf1ee3d111133e12f72204f629701402d1cfc0311",
+        area=37 * 512 * 512,
+    ),
+    "cid22": Benchmark(
+        249,
+        _CID22_TERMS,
+        _CID22,
+        pixels="d1c6a877dfdebc56d72af2247c914ed2e432c187e6a8998c649eea74ad3250e7",
+        area=249 * 512 * 512,
+    ),
 }

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from odm.errors import OdmError
-from odm.files import remember
+from odm.files import of_user, remember
 from odm.images.folders import files_of_a_users
 from odm.settings.images import Images
 
@@ -31,6 +31,14 @@ def contents(name: str, images: Images) -> str | None:
         return MISSING
     held = [(file.name, digest) for file, digest in zip(files, digests, strict=True)]
     return hashlib.sha256(json.dumps(held).encode()).hexdigest()[:12]
+
+
+def contents_of(path: str) -> str:
+    """Digest of one file, as the user wrote its path; MISSING where it cannot be read."""
+    try:
+        return _digests([of_user("weights", path)])[0][:12]
+    except (OdmError, OSError):
+        return MISSING
 
 
 def _digests(files: Iterable[Path]) -> list[str]:

@@ -9,7 +9,7 @@ from odm.errors import OdmError
 from odm.images.archive import RefusedError, take_images
 from odm.images.catalogue import Benchmark, Download
 from odm.images.folders import DOWNLOADS, place
-from odm.images.transfer import FailedError, SlowError, forget, retrieve, unlike
+from odm.transfer import FailedError, alone, served, unlike
 
 
 def fetch(name: str, entry: Benchmark, problem: Callable[[Path], str | None]) -> None:
@@ -21,7 +21,7 @@ def fetch(name: str, entry: Benchmark, problem: Callable[[Path], str | None]) ->
     sources = list(_archives(entry.download))
     target = place(name)
     others = f"put its {entry.count} images into {target}, or name their folder under images.folders.{name}"
-    with _written(target, others), _alone(name):
+    with _written(target, others), alone(name, DOWNLOADS):
         if target.is_dir():  # the other data step has fetched it meanwhile
             return
         for source in sources:
@@ -34,7 +34,17 @@ def fetch(name: str, entry: Benchmark, problem: Callable[[Path], str | None]) ->
                 except RefusedError as error:
                     raise OdmError(f"{by_hand}: {error}; put {source.urls[0]} in its place, or remove it") from None
                 return
-        failures = _from_mirrors(name, entry, sources, target, problem)
+        print(f"{name}: not found here, so it is downloaded; terms of use: {entry.terms}", flush=True)
+
+        def take(archive: Path, source: Download) -> None:
+            try:
+                _unpack(archive, source, target, problem)
+            except RefusedError as error:
+                raise FailedError(str(error)) from None
+
+        failures = served(name, sources, lambda source: _part(name, source), take)
+        if not failures:
+            print(f"{name}: {entry.count} images in {target}", flush=True)
     if failures:
         tried = ", ".join(f"{url} ({why})" for url, why in failures.items())
         by_hand = DOWNLOADS / sources[0].file
@@ -57,55 +67,6 @@ def _written(target: Path, others: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise OdmError(f"{target.parent}: cannot be written: {error.strerror or error}; {others}") from None
-
-
-@contextmanager
-def _alone(name: str) -> Iterator[None]:
-    """Both data steps may want the same set at once: one downloads, the other waits. A kill gives the lock back."""
-    from filelock import FileLock, Timeout
-
-    lock = FileLock(DOWNLOADS / f".{name}.lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        print(f"{name}: waiting for another job, which is downloading it", flush=True)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def _from_mirrors(
-    name: str, entry: Benchmark, sources: list[Download], target: Path, problem: Callable[[Path], str | None]
-) -> dict[str, str]:
-    """Try each mirror in turn, then the slow ones again with patience; why each failed, or nothing if one served."""
-    failures: dict[str, str] = {}
-    impatient = [(source, url) for source in sources for url in source.urls]
-    slow: list[tuple[Download, str]] = []
-    if len(impatient) == 1:
-        impatient, slow = [], impatient
-    print(f"{name}: not found here, so it is downloaded; terms of use: {entry.terms}", flush=True)
-    for hurried, attempts in ((True, impatient), (False, slow)):
-        for source, url in attempts:
-            try:
-                archive = retrieve(name, source, url, _part(name, source), hurried)
-                try:
-                    _unpack(archive, source, target, problem)
-                except RefusedError:
-                    forget(archive)
-                    raise
-            except (FailedError, RefusedError) as error:
-                failures[url] = str(error)
-                print(f"{name}: {url}: {error}", flush=True)
-                if isinstance(error, SlowError):
-                    slow.append((source, url))
-                continue
-            for each in sources:
-                forget(_part(name, each))
-            print(f"{name}: {entry.count} images in {target}", flush=True)
-            return {}
-    return failures
 
 
 def _unpack(archive: Path, source: Download, target: Path, problem: Callable[[Path], str | None]) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import re
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from odm.errors import OdmError
@@ -48,7 +49,11 @@ def files_of_a_users(name: str, images: Images) -> list[Path] | None:
 
 def members(folder: Path, entry: Benchmark) -> list[Path]:
     """The images of a folder that belong to the set."""
-    files = [file for file in images_in(folder) if file.stem not in entry.left_out]
+    files = [
+        file
+        for file in images_in(folder)
+        if fnmatchcase(file.stem, entry.only) and not fnmatchcase(file.stem, entry.left_out)
+    ]
     if entry.numbers is not None:
         files = [file for file in files if file.stem.isdecimal() and int(file.stem) in entry.numbers]
     return files

@@ -4,7 +4,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from odm.settings.fields import Percentile, Strict
+from odm.settings.fields import Percentile, Rate, Strict
 from odm.settings.training import Cooperation
 
 
@@ -19,6 +19,8 @@ class MethodSettings(Strict):
     """Quantized layers: those of the residual blocks; also the body's last one; or, as PAMS and DDTB have it,
     shortcuts and outputs of blocks instead of the first convolution's input; or, as DAQ has it on RDN, those of the
     blocks without the ones that join dense layers and blocks."""
+    rate: Rate | None = None
+    """Learning rate of the weights; that of `qat` if absent or null."""
     range_rate: Annotated[float, Field(gt=0)] | None = None
     """Rate of ranges and offsets, as a multiple of the weights'; that of `qat` if absent."""
     range_schedule: Literal["decayed", "constant"] = "decayed"

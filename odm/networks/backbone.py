@@ -1,5 +1,6 @@
 """What every network here is to the rest of the code, and the parts that several share."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -7,6 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from odm.errors import OdmError
+from odm.networks import tflite
+from odm.networks.given import fit, read
 
 # Mean colour of DIV2K, in 0-255.
 MEAN = (114.444, 111.4605, 103.02)
@@ -65,7 +68,12 @@ class Backbone(nn.Module):
 
     def take(self, file: Path) -> None:
         """Load weights that were trained elsewhere. OdmError if they are not this network's."""
-        raise NotImplementedError
+        given = tflite.read(file) if file.suffix == ".tflite" else read(file)
+        fit(self, file, given, type(self).__name__, "look at the network's settings", self.named)
+
+    def named(self, given: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Weights by the names of this network's tensors, whichever published names they came by."""
+        return given
 
     def without_body(self) -> None:
         """Take out, in place, the blocks that every coverage quantizes: the shallow features go on past them."""
@@ -85,6 +93,11 @@ class Product(nn.Module):
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
         return a @ b
+
+
+def upsampler_direct(channels: int, scale: int) -> nn.Sequential:
+    """One convolution to all colours of the larger image, and the pixel shuffle; (N, C, H, W) to (N, 3, sH, sW)."""
+    return nn.Sequential(nn.Conv2d(channels, 3 * scale**2, 3, padding=1), nn.PixelShuffle(scale))
 
 
 def stages(scale: int) -> list[int]:

@@ -2,8 +2,9 @@
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from odm.networks.catalogue import READY
 from odm.settings.fields import Name, Strict
 
 
@@ -15,6 +16,18 @@ class NetworkSettings(Strict):
     backbone: str
     scale: Literal[2, 3, 4]
     seed: int = 1
+    weights: str | None = None
+    """Weights that were trained elsewhere, which `odm pretrain` takes over instead of training: one of the catalogue
+    by its name (`edsr_f32b5_x2`), or a file: safetensors, a checkpoint of torch with nothing but weights, or a .tflite
+    of convolutions; for a file, from the project's folder. Absent or null, the network is trained."""
+
+    @model_validator(mode="after")
+    def _is_the_published_network(self) -> "NetworkSettings":
+        entry = READY.get(self.weights or "")
+        for key, value in (entry.network if entry else {}).items():
+            if getattr(self, key, None) != value:
+                raise ValueError(f"{key}: '{self.weights}' is of a network with {key} {value}; write that here")
+        return self
 
     def check_files(self, key: str) -> None:
         """OdmError if a file that the settings name is not the one they mean; `key` is where they stand."""

@@ -114,7 +114,7 @@ class Settings(Strict):
     @property
     def pretrained(self) -> list[str]:
         """The networks that are trained, and not taken over with the weights they have."""
-        return [name for name, each in self.networks.items() if getattr(each, "weights", None) is None]
+        return [name for name, each in self.networks.items() if each.weights is None]
 
     @property
     def floats(self) -> list[str]:

@@ -69,7 +69,7 @@ def run(settings: Settings) -> None:
                 timed[size] = _seconds_a_step(network, *size, device)
             step[name][kind] = (macs * pixels, timed[size] * pixels / (batch * patch**2))
             sizes[name] = (size, timed[size])
-        given = getattr(network_settings, "weights", None)
+        given = network_settings.weights
         if not given:
             work[name], seconds[name] = (each * settings.pretraining.steps for each in step[name]["pretraining"])
         steps = f"{settings.pretraining.steps} steps of {step[name]['pretraining'][1] * 1e3:.0f} ms"

@@ -9,10 +9,11 @@ import torch
 from odm import seeds
 from odm.card import card, origin
 from odm.errors import OdmError
-from odm.files import of_user
 from odm.networks import weights
 from odm.networks.build import build
+from odm.networks.catalogue import READY
 from odm.networks.device import device_of, placed
+from odm.networks.ready import file_of
 from odm.settings.suite import Settings
 from odm.training import checkpoint, estimate, history
 from odm.training.loop import fit
@@ -27,9 +28,9 @@ def run(settings: Settings, name: str) -> None:
     checkpoints = Path("checkpoints") / settings.suite / "networks" / name
 
     network = build(network_settings)
-    given = getattr(network_settings, "weights", None)
+    given = network_settings.weights
     if given is not None:
-        network.take(of_user("weights", given))
+        network.take(file_of(given))
     network = placed(network, device)
     if given is None:
         estimate.allow(settings, name, network, training)
@@ -43,7 +44,9 @@ def run(settings: Settings, name: str) -> None:
         rows = [{"step": 0, "rate": 0.0, "loss": loss}]
         weights.save(out / "weights.safetensors", network, origin(settings, name), history=history.digest(rows))
         history.write(out / "history.csv", rows)
-        print(f"{out}/weights.safetensors: those of {given}; loss {loss:.3f} on a batch")
+        known = READY.get(given)
+        whose = f" ({known.trained_by}; {known.terms}; {known.score})" if known else ""
+        print(f"{out}/weights.safetensors: those of {given}{whose}; loss {loss:.3f} on a batch")
         return
     rows = fit(
         network,

@@ -18,7 +18,9 @@ from odm.training.patches import Patches
 
 
 def run(settings: Settings, name: str) -> None:
-    run_settings, training = settings.runs[name], settings.qat
+    run_settings = settings.runs[name]
+    rate = settings.methods[run_settings.method].rate
+    training = settings.qat.model_copy(update={"rate": rate} if rate else {})
     device = device_of(settings, training.precision)
     float_network = settings.results / "networks" / run_settings.network
     out = settings.results / "runs" / name

@@ -9,22 +9,15 @@ from types import ModuleType
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from odm.errors import OdmError, nearest
 from odm.files import of_user
 from odm.networks.backbone import Backbone, Placement, reflected
+from odm.networks.given import fit, read
 
 # Low-resolution height and width of the image that a network is tried on: odd, and not square.
 PROBE = (17, 24)
-# Where checkpoints of other trainers keep the weights, the averaged ones first.
-NESTS = ("params_ema", "params", "state_dict", "model_state_dict", "model")
-# How many of them are opened, one in the other.
-DEEPEST = 4
-# What wrappers of torch put before each key: DataParallel, and torch.compile, which wraps inner modules too.
-WRAPPER, COMPILED = "module.", "_orig_mod."
 
 
 class Custom(Backbone):
@@ -43,7 +36,7 @@ class Custom(Backbone):
         features: str,
         multiple: int,
         scale: int,
-        **_files: str | None,  # `weights` and `digest`: of concern to pretraining and to the settings
+        digest: str | None = None,  # of concern to the settings
     ) -> None:
         super().__init__()
         self.scale = scale
@@ -180,30 +173,7 @@ class Custom(Backbone):
         return output
 
     def take(self, file: Path) -> None:
-        """Load weights that were trained elsewhere; OdmError unless each has its place and the output is finite."""
-        own = self.network.state_dict()
-        given = _unwrapped(_read(file), own)
-        missing = [key for key in own if key not in given]
-        unknown = [key for key in given if key not in own]
-        complaints = []
-        if missing:
-            complaints.append(f"it lacks {_first(missing)}")
-        if unknown:
-            complaints.append(f"has an unknown {_first(unknown)}")
-        if not complaints:
-            complaints = [
-                f"'{key}' is of shape {tuple(value.shape)}, not {tuple(own[key].shape)}"
-                for key, value in given.items()
-                if value.shape != own[key].shape
-            ][:1]
-        if complaints:
-            raise OdmError(f"{file}: does not fit {self.name}: {' and '.join(complaints)}; look at `arguments`")
-        for key, value in given.items():
-            if why := _unfit(value, own[key]):
-                raise OdmError(f"{file}: '{key}' {why}; save plain, dense tensors, such as `value.float()`")
-            if not value.isfinite().all():
-                raise OdmError(f"{file}: '{key}' holds values that are not finite")
-        self.network.load_state_dict(given)
+        fit(self.network, file, read(file), self.name, "look at `arguments`")
         if not self.try_out().isfinite().all():
             raise OdmError(f"{file}: {self.name} makes values that are not finite of an image; look at `value_range`")
 
@@ -251,69 +221,12 @@ def _why_not(layer: nn.Module) -> str | None:
     return "has hooks (of weight_norm or the like)" if layer._forward_pre_hooks or layer._forward_hooks else None
 
 
-def _read(file: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file or of a checkpoint of torch, in which nothing but weights is unpickled."""
-    try:
-        content = (
-            load_file(file)
-            if file.suffix == ".safetensors"
-            else torch.load(file, map_location="cpu", weights_only=True)
-        )
-    except FileNotFoundError:
-        raise OdmError(f"{file}: no such file; correct `weights`") from None
-    except SafetensorError:
-        raise OdmError(f"{file}: damaged, or no safetensors file") from None
-    except Exception:  # whatever unpickling meets
-        raise OdmError(
-            f"{file}: damaged, or no checkpoint of weights alone (nothing else is unpickled); "
-            "save `network.state_dict()` anew"
-        ) from None
-    for _ in range(DEEPEST):
-        inner = [content[nest] for nest in NESTS if nest in content] if isinstance(content, Mapping) else []
-        content = next((each for each in inner if isinstance(each, Mapping) and each), content)
-    if not isinstance(content, Mapping) or not content:
-        raise OdmError(f"{file}: holds no weights by name; save `network.state_dict()`")
-    for key, value in content.items():
-        if not isinstance(key, str):
-            raise OdmError(f"{file}: {key!r} is no name of a tensor; save `network.state_dict()`")
-        if not isinstance(value, Tensor):
-            raise OdmError(f"{file}: '{key}' is no tensor but {type(value).__name__}; save `network.state_dict()`")
-    return dict(content)
-
-
-def _unwrapped(given: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights by the network's own keys, whatever it was wrapped in as they were saved."""
-    if not any(COMPILED in key for key in own):
-        given = {key.replace(COMPILED, ""): value for key, value in given.items()}
-    if all(key.startswith(WRAPPER) for key in given) and not all(key.startswith(WRAPPER) for key in own):
-        given = {key.removeprefix(WRAPPER): value for key, value in given.items()}
-    return dict(given)
-
-
-def _unfit(value: Tensor, place: Tensor) -> str | None:
-    """Why a stored tensor, of the right shape, cannot be what the network computes with."""
-    if value.is_meta:
-        return "has a shape but no values (a meta tensor)"
-    if value.layout != torch.strided or value.is_nested:
-        return f"is not dense ({value.layout})"
-    # Of floats the eight-bit ones and their like are codes that need a scale from elsewhere.
-    if value.is_quantized or (value.is_floating_point() and value.dtype.itemsize < 2):
-        return f"is quantized already ({value.dtype})"
-    if value.is_floating_point() != place.is_floating_point() or value.is_complex() != place.is_complex():
-        return f"is of {value.dtype}, not {place.dtype}"
-    return None
-
-
 def _takes(network: nn.Module, x: Tensor) -> bool:
     try:
         network(x)
     except Exception:
         return False
     return True
-
-
-def _first(keys: list[str]) -> str:
-    return f"'{keys[0]}'" + (f" (and {len(keys) - 1} more)" if len(keys) > 1 else "")
 
 
 def _told(error: Exception, file: Path) -> str:

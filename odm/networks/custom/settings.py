@@ -21,9 +21,6 @@ class Custom(NetworkSettings):
     """The name in it of the network's class, or of a function that returns the network."""
     arguments: dict[str, JsonValue] = Field(default={})
     """What that is called with, by name."""
-    weights: str | None = None
-    """Trained weights: a safetensors file, or a checkpoint of torch with nothing but weights. `odm pretrain` takes
-    them over; without them it trains the network."""
     digest: str | None = None
     """Of the contents of both files. Steps refuse files that have another, and writing it here runs the network's jobs
     again, in Snakemake and in DVC."""

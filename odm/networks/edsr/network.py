@@ -1,9 +1,32 @@
 """EDSR (Lim et al. 2017) without residual scaling: EDSR-baseline is 64 channels x 16 blocks."""
 
+import re
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
-from odm.networks.backbone import MEAN, Backbone, Pair, Placement, upsampler
+from odm.networks.backbone import MEAN, Backbone, Pair, Placement, upsampler_direct
+from odm.networks.backbone import upsampler as upsampler_in_stages
+
+OTHER_NAMES = (
+    # of EDSR's authors
+    (r"head\.0\.", "head."),
+    (r"body\.(\d+)\.body\.0\.", r"blocks.\1.conv1."),
+    (r"body\.(\d+)\.body\.2\.", r"blocks.\1.conv2."),
+    (r"body\.\d+\.(?=weight|bias)", "last."),
+    (r"tail\.0\.(\d)\.", r"upsampler.\1."),
+    (r"tail\.1\.", "tail."),
+    # of BasicSR
+    (r"conv_first\.", "head."),
+    (r"body\.(\d+)\.conv", r"blocks.\1.conv"),
+    (r"conv_after_body\.", "last."),
+    (r"upsample\.(\d)\.", r"upsampler.\1."),
+    (r"conv_last\.", "tail."),
+)
+"""How others begin the names of an EDSR's tensors, as patterns, and what they are here."""
+MEAN_LAYERS = ("sub_mean.", "add_mean.")
+"""EDSR's authors keep the mean colour in convolutions, with the values of MEAN."""
 
 
 class Block(nn.Module):
@@ -23,17 +46,19 @@ class Edsr(Backbone):
 
     convolutional = True
 
-    def __init__(self, channels: int, blocks: int, scale: int) -> None:
+    def __init__(self, channels: int, blocks: int, scale: int, upsampler: str | None = None) -> None:
         super().__init__()
         self.scale = scale
+        direct = upsampler == "pixelshuffledirect"
         self.mean: Tensor
-        self.register_buffer("mean", torch.tensor(MEAN).view(1, 3, 1, 1), persistent=False)
+        mean = torch.zeros(3) if direct else torch.tensor(MEAN)
+        self.register_buffer("mean", mean.view(1, 3, 1, 1), persistent=False)
         self.head = nn.Conv2d(3, channels, 3, padding=1)
         self.blocks = nn.ModuleList(Block(channels) for _ in range(blocks))
         self.last = nn.Conv2d(channels, channels, 3, padding=1)
         self.features = nn.Identity()
-        self.upsampler = upsampler(channels, scale)
-        self.tail = nn.Conv2d(channels, 3, 3, padding=1)
+        self.upsampler = (upsampler_direct if direct else upsampler_in_stages)(channels, scale)
+        self.tail = nn.Identity() if direct else nn.Conv2d(channels, 3, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
         shallow = self.head(x - self.mean)
@@ -61,3 +86,19 @@ class Edsr(Backbone):
     def pairs(self) -> list[Pair]:
         """The two convolutions of each block, a ReLU between them."""
         return [Pair(f"blocks.{index}.conv1", f"blocks.{index}.conv2") for index in range(len(self.blocks))]
+
+    def named(self, given: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """From the names of EDSR's authors or of BasicSR, or convolutions in their order."""
+        own = [name for name, module in self.named_modules() if isinstance(module, nn.Conv2d)]
+        in_order = {f"convolutions.{index}.": f"{name}." for index, name in enumerate(own)}
+        found = {}
+        for key, value in given.items():
+            name, dot, kind = key.rpartition(".")
+            renamed = in_order.get(name + dot, name + dot) + kind
+            for pattern, ours in OTHER_NAMES:
+                renamed, changed = re.subn(f"^{pattern}", ours, renamed)
+                if changed:
+                    break
+            if not renamed.startswith(MEAN_LAYERS):
+                found[renamed] = value
+        return found

@@ -14,3 +14,7 @@ class Edsr(NetworkSettings):
     """Feature channels; 64 in EDSR-baseline."""
     blocks: Size
     """Residual blocks; 16 in EDSR-baseline."""
+    upsampler: Literal["pixelshuffledirect"] | None = None
+    """`pixelshuffledirect`: one convolution to the colours and the pixel shuffle, no tail and no mean colour, as
+    networks for phones have it. Absent or null: a convolution and a shuffle for each factor of 2 (or 3), then the tail.
+    """

@@ -1,20 +1,21 @@
-"""One archive from one mirror: resumed where it was cut off, given up where it is too slow, checked at the end."""
+"""Files from elsewhere, by mirrors: resumed where one was cut off, given up where it is too slow, checked at the end.
+
+Only the standard library when imported, as the catalogues of what there is are made of `Source`.
+"""
 
 import hashlib
 import re
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
-
-from rich.progress import BarColumn, DownloadColumn, TimeRemainingColumn, TransferSpeedColumn
-from rich.progress import Progress as Bar
+from typing import TypeVar
 
 from odm.errors import OdmError
 from odm.files import read_json, write_json
-from odm.images.catalogue import Download
 
 CONNECT_SECONDS = 15.0
 STALL_SECONDS = 30.0
@@ -26,9 +27,29 @@ FRUITLESS = 3
 """Connections to one mirror in a row that may break off without bringing anything new."""
 MOST_CONNECTIONS = 200
 MOST_BYTES = 1 << 30
-"""Of an archive whose size is not known."""
+"""Of a file whose size is not known."""
 LINE_SECONDS = 10.0
 CHUNK = 1 << 18
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file that can be downloaded."""
+
+    urls: tuple[str, ...]
+    """Mirrors of this one file, tried in this order."""
+    known_hash: str | None = None
+    """`algorithm:digest` of its content, where it is known; of the digest at least the beginning."""
+    bytes: int | None = None
+    """Its size, where it is known."""
+
+    @property
+    def file(self) -> str:
+        """Its name."""
+        return self.urls[0].rsplit("/", 1)[1]
+
+
+Kind = TypeVar("Kind", bound=Source)
 
 
 class FailedError(Exception):
@@ -59,6 +80,57 @@ class _Note:
         return self.etag if self.etag and not self.etag.startswith("W/") else self.modified
 
 
+@contextmanager
+def alone(name: str, folder: Path) -> Iterator[None]:
+    """Several jobs may want the same at once: one downloads, the others wait. A kill gives the lock back."""
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(folder / f".{name}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        print(f"{name}: waiting for another job, which is downloading it", flush=True)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def served(
+    name: str, sources: Sequence[Kind], part: Callable[[Kind], Path], take: Callable[[Path, Kind], None]
+) -> dict[str, str]:
+    """Try each mirror in turn, then the slow ones again with patience; why each failed, or nothing if one served.
+
+    `take` makes of a file that has come whole what is wanted of it; FailedError where it is not that. What came of it
+    is in `part` until then, to be gone on from after a cut or a kill.
+    """
+    failures: dict[str, str] = {}
+    impatient = [(source, url) for source in sources for url in source.urls]
+    slow: list[tuple[Kind, str]] = []
+    if len(impatient) == 1:
+        impatient, slow = [], impatient
+    for hurried, attempts in ((True, impatient), (False, slow)):
+        for source, url in attempts:
+            try:
+                file = retrieve(name, source, url, part(source), hurried)
+                try:
+                    take(file, source)
+                except FailedError:
+                    forget(file)
+                    raise
+            except FailedError as error:
+                failures[url] = str(error)
+                print(f"{name}: {url}: {error}", flush=True)
+                if isinstance(error, SlowError):
+                    slow.append((source, url))
+                continue
+            for each in sources:
+                forget(part(each))
+            return {}
+    return failures
+
+
 def _note_of(part: Path) -> Path:
     return part.with_name(f"{part.name}.json")
 
@@ -72,22 +144,22 @@ def _size(part: Path) -> int:
     return part.stat().st_size if part.exists() else 0
 
 
-def unlike(source: Download, archive: Path) -> str | None:
-    """How a file differs from what is known of the archive."""
-    if source.bytes is not None and archive.stat().st_size != source.bytes:
-        return f"its size is {archive.stat().st_size} bytes, not {source.bytes}"
+def unlike(source: Source, file: Path) -> str | None:
+    """How a file differs from what is known of it."""
+    if source.bytes is not None and file.stat().st_size != source.bytes:
+        return f"its size is {file.stat().st_size} bytes, not {source.bytes}"
     if source.known_hash is not None:
         algorithm, known = source.known_hash.split(":")
-        with archive.open("rb") as file:
+        with file.open("rb") as content:
             # Not for security where it is MD5, but to notice another file.
-            found = hashlib.file_digest(file, lambda: hashlib.new(algorithm, usedforsecurity=False))
-        if found.hexdigest() != known:
+            found = hashlib.file_digest(content, lambda: hashlib.new(algorithm, usedforsecurity=False))
+        if not found.hexdigest().startswith(known):
             return f"its {algorithm} is not the known one"
     return None
 
 
-def retrieve(name: str, source: Download, url: str, part: Path, hurried: bool) -> Path:
-    """The whole archive from one mirror, over as many connections as it takes, in `part`.
+def retrieve(name: str, source: Source, url: str, part: Path, hurried: bool) -> Path:
+    """The whole file from one mirror, over as many connections as it takes, in `part`.
 
     FailedError if it cannot be had there, SlowError if it is slow to come and the caller is `hurried`. What has come
     stays in `part`, unless it is wrong.
@@ -116,7 +188,7 @@ def retrieve(name: str, source: Download, url: str, part: Path, hurried: bool) -
     raise FailedError(f"the connection broke off {MOST_CONNECTIONS} times")
 
 
-def _receive(source: Download, url: str, part: Path, progress: "_Progress") -> None:
+def _receive(source: Source, url: str, part: Path, progress: "_Progress") -> None:
     """Append to the partial file what it lacks, over one connection; CutError if that breaks off."""
     import requests
     from urllib3.exceptions import HTTPError, ReadTimeoutError
@@ -127,7 +199,7 @@ def _receive(source: Download, url: str, part: Path, progress: "_Progress") -> N
     try:
         response = requests.get(
             url,
-            # The bytes as they are kept: an archive that a server thinks of as text packed for the way stays packed.
+            # The bytes as they are kept: a file that a server thinks of as text packed for the way stays packed.
             headers={"Accept-Encoding": "identity", **headers},
             stream=True,
             timeout=(CONNECT_SECONDS, STALL_SECONDS),
@@ -187,7 +259,7 @@ def _noted(part: Path) -> _Note:
     return _Note(**read_json(_note_of(part)))
 
 
-def _resumption(source: Download, url: str, part: Path) -> tuple[int, dict[str, str]]:
+def _resumption(source: Source, url: str, part: Path) -> tuple[int, dict[str, str]]:
     """How many bytes there are to go on from, and the headers that ask for the rest."""
     try:
         note = _noted(part)
@@ -228,6 +300,9 @@ class _Progress:
         self.came = self.recent = 0
         self.bar = None
         if sys.stdout.isatty():
+            from rich.progress import BarColumn, DownloadColumn, TimeRemainingColumn, TransferSpeedColumn
+            from rich.progress import Progress as Bar
+
             self.bar = Bar(BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
             self.task = self.bar.add_task("", total=None)
 
