@@ -37,7 +37,12 @@ def _step(step: str, *arguments: str | bool) -> None:
     _run(load(), step, *arguments)  # settings first: a mistake is answered before torch has been waited for
 
 
-def _run(settings: "Settings", step: str, *arguments: str | bool) -> None:
+def _shipped() -> set[str]:
+    """Names of the networks that come with the package."""
+    return {file.stem for file in (Path(__file__).parent / "shipped").glob("*.safetensors")}
+
+
+def _run(settings: "Settings | None", step: str, *arguments: str | bool) -> None:
     importlib.import_module(f"odm.steps.{step}").run(settings, *arguments)
 
 
@@ -152,7 +157,11 @@ def figures(card: Planned = "") -> None:
 def upscale(
     image: Annotated[Path, typer.Argument(help="An image file.")],
     name: Annotated[
-        str, typer.Option("--with", help="A network, dial or run of params.yaml; the last run if not given.")
+        str,
+        typer.Option(
+            "--with",
+            help="A model file, a shipped network (the default is one), or a network, dial or run of params.yaml.",
+        ),
     ] = "",
     output: Annotated[
         Path | None,
@@ -162,7 +171,23 @@ def upscale(
     ] = None,
 ) -> None:
     """Enlarge an image with what was trained."""
-    _step("upscale", str(image), _of("network or run", name) if name else "", str(output or ""))
+    from odm.settings.reading import PARAMS, load
+
+    is_of_suite = name and not name.endswith(".safetensors") and name not in _shipped() and PARAMS.exists()
+    settings = load() if is_of_suite else None
+    _run(settings, "upscale", str(image), _of("network or run", name) if is_of_suite else name, str(output or ""))
+
+
+@app.command()
+def ship(
+    name: Annotated[str, typer.Argument(help="A network or run of params.yaml that has been scored.")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The file to write; <name>.safetensors here if not given.")
+    ] = None,
+    licence: Annotated[str, typer.Option("--licence", help="Terms that the weights are given on.")] = "",
+) -> None:
+    """Write a trained network as one file that stands alone."""
+    _step("ship", _of("network or run", name), str(output or ""), licence)
 
 
 @app.command()

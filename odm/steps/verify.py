@@ -14,43 +14,111 @@ from odm.errors import OdmError, some
 from odm.files import read_json, unreadable
 from odm.images import summary
 from odm.images.prepared import Prepared
+from odm.model import about, shipped
+from odm.model import load as load_model
+from odm.networks.device import device_of
 from odm.reporting import results
 from odm.reporting.rendering import rendered
+from odm.rescoring import is_here, rescored
 from odm.sealed import read_sealed_json
+from odm.settings.reading import SUITES, load
 from odm.settings.suite import Settings
 
 Check = Callable[[], object]
 """Reads a file; OdmError if there is anything against it."""
+RESCORED = ("skimage_test", "set5", "set14")
+"""Small test sets, seconds a network."""
+TOLERANCES = {"psnr": 5e-4, "ssim": 5e-5}
+"""Of a score taken anew: other machines may round another way in the last bit of a value."""
 
 
 def run(settings: Settings) -> None:
-    """Read every file of every job. OdmError, after a line for each that differs from its digest, from the settings in
-    force or from what the others make of it, if there is one. What is not there is counted and no mistake."""
+    """Read every file of every job of the suite in force, what other suites have left, and the shipped networks, which
+    are scored anew on small test sets that are here. OdmError, after a line for each that differs from its digest, from
+    its settings or from what the others make of it, if there is one. What is not there is no mistake."""
     missing: list[Path] = []
     wrong: dict[Path, str] = {}
     read = 0
-    for job in card.jobs(settings):
-        for path, check in _files(settings, *job):
-            try:
-                if not path.exists():
-                    missing.append(path)
-                    continue
-                read += 1
-                check()
-                _by_its_card(settings, job, path)
-            except OdmError as error:
-                wrong[path] = str(error)
-            except OSError as error:
-                wrong[path] = str(unreadable(path, error))
+    for path, check, is_expected in [*_of_suite(settings), *_of_other_suites(settings), *_shipped(settings)]:
+        try:
+            if not path.exists():
+                missing += [path] * is_expected
+                continue
+            read += 1
+            check()
+        except OdmError as error:
+            wrong[path] = str(error)
+        except OSError as error:
+            wrong[path] = str(unreadable(path, error))
     for line in dict.fromkeys(wrong.values()):  # one file may stand in the way of reading others
         print(line)
     if missing:
         print(f"not there: {some(missing, 1)}")
     if wrong:
-        raise OdmError(f"{settings.results}: {len(wrong)} of {read} files do not agree: {some(list(wrong))}")
+        raise OdmError(f"{len(wrong)} of {read} files do not agree: {some(list(wrong))}")
     if not read:
         raise OdmError(f"{settings.results}: nothing is there yet; run `snakemake --cores 2 all`")
-    print(f"{settings.results}: {read} files read, and all agree")
+    print(f"{read} files read, and all agree")
+
+
+Checks = Iterator[tuple[Path, Check, bool]]
+"""A file, what it is held to, and whether it is to be said where it is not there."""
+
+
+def _of_suite(settings: Settings) -> Checks:
+    for job in card.jobs(settings):
+        for path, check in _files(settings, *job):
+            yield path, partial(_checked, settings, job, path, check), True
+
+
+def _of_other_suites(settings: Settings) -> Checks:
+    """What is there of them: git brings their metrics and tables."""
+    for file in sorted(SUITES.glob("*.yaml")):
+        if file.stem == settings.suite or not (settings.results.parent / file.stem).is_dir():
+            continue
+        try:
+            other = load(file)
+        except OdmError as error:
+            yield file, partial(_raise, error), False
+            continue
+        jobs = list(card.jobs(other))
+        if not any(
+            (results.folder(other, name) / "metrics.json").exists() for step, name in jobs if step == "evaluate"
+        ):
+            jobs.remove(("tables", ""))  # with nothing to render them from
+        for job in jobs:
+            for path, check in _files(other, *job):
+                if other.results in path.parents:  # less that of the suite in force
+                    yield path, check, False
+
+
+def _shipped(settings: Settings) -> Checks:
+    device = device_of(settings)
+    for path in shipped().values():
+        yield path, partial(_scores, settings, path, device), False
+
+
+def _checked(settings: Settings, job: Job, path: Path, check: Check) -> None:
+    check()
+    _by_its_card(settings, job, path)
+
+
+def _raise(error: OdmError) -> None:
+    raise error
+
+
+def _scores(settings: Settings, path: Path, device: torch.device) -> None:
+    model, network = about(path), load_model(path, device)
+    for name in RESCORED:
+        if name not in model.scores or not is_here(name, settings.images):
+            continue
+        found = rescored(network, name, settings.images)
+        for key, most in TOLERANCES.items():
+            if abs(found[key] - model.scores[name][key]) > most:
+                raise OdmError(
+                    f"{path}: scores {key} {found[key]:.4f} on {name}, and says {model.scores[name][key]:.4f}; take "
+                    "it anew from where it came"
+                )
 
 
 def _files(settings: Settings, step: str, name: str) -> Iterator[tuple[Path, Check]]:
