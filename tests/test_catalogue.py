@@ -274,3 +274,18 @@ def test_listing_an_unreadable_folder(tmp_path: Path) -> None:
     with pytest.raises(OdmError) as error:
         images_in(photo(tmp_path / "file.png"))
     one_line(error, "file.png", "cannot be read")
+
+
+def test_no_image_of_the_benches_is_in_two_splits(odm_images: Path) -> None:
+    """Trained on, chosen by, tested on: the photographs of all suites that name benchmarks, by their pixels."""
+    sets: dict[str, set[str]] = {"train": set(), "held": set(), "test": set()}
+    for file in (ROOT / "suites").glob("*.yaml"):
+        images = yaml.safe_load(file.read_text())["images"]
+        if "bsds500_train" in images["train"]:
+            sets["train"] |= set(images["train"])
+            sets["held" if file.stem == "study" else "test"] |= set(images["test"])
+    assert all(sets.values())
+    images = Images.model_validate({"train": ["set5"], "test": ["set14"], "scales": [2], "root": str(odm_images)})
+    found = {split: {identity(pixels) for name in names for _, pixels in read_set(name, images)} for split, names in sets.items()}
+    for a, b in (("train", "held"), ("train", "test"), ("held", "test")):
+        assert not found[a] & found[b], (a, b)

@@ -13,13 +13,13 @@ from test_tables import IMAGES, LAYERS, PSNR, settings, write
 from odm.errors import OdmError
 from odm.images import prepare, prepared
 from odm.images.imresize import imresize
-from odm.reporting import agreement, crops, mismatch, results, tradeoff
+from odm.reporting import agreement, crops, differences, mismatch, results, tables, tradeoff
 from odm.reporting.style import save, styled
 from odm.sealed import read_sealed_json, write_sealed_json
 from odm.settings.suite import Settings
 from odm.steps import figures as step
 
-NAMES = ["agreement.png", "crops.png", "dial.png", "mismatch.png", "tradeoff.png"]
+NAMES = ["agreement.png", "crops.png", "dial.png", "differences.png", "mismatch.png", "tradeoff.png"]
 
 
 def photographs() -> dict[str, np.ndarray]:
@@ -134,13 +134,34 @@ def test_tradeoff_shows_means_spread_and_references(made: Settings) -> None:
     figure = tradeoff.draw(results.read(made))
     said = texts(figure)
     assert all(
-        each in said for each in ("float, 24.1 T", "bicubic", "W4A4", "W2A2\n3 seeds", "BitOPs", "PSNR on Y (dB)")
+        each in said for each in ("float, 24.1 T", "bicubic", "W4A4\n", "W2A2\n", "BitOPs", "PSNR on Y (dB)")
     )
     plain, odm = figure.axes[0].containers
     assert list(plain[0].get_ydata()) == [32.0]
     assert list(odm[0].get_ydata()) == pytest.approx([32.8, 32.2333], abs=1e-4)
     lengths = [np.ptp(segment[:, 1]) for segment in odm[2][0].get_segments() if len(segment)]
     assert lengths == pytest.approx([0.2]), "none for one seed; one deviation to either side"
+
+
+def test_tradeoff_sets_widths_evenly_apart(made: Settings) -> None:
+    axes = tradeoff.draw(results.read(made)).axes[0]
+    assert [text.get_text().split("\n")[0] for text in axes.get_xticklabels()] == ["W2A2", "W4A4"]
+    assert list(axes.get_xticks()) == [0, 1]
+
+
+def test_differences_are_those_of_the_table(made: Settings) -> None:
+    suite = results.read(made)
+    lines = [line for line in tables.scores(suite) if line.get("against") == "plain"]
+    assert lines
+    axes = differences.draw(suite).axes[0]
+    assert [text.get_text() for text in axes.get_yticklabels()] == [
+        f"{line['method']}  W{line['weight_bits']}A{line['activation_bits']}" for line in lines
+    ]
+    points = [line for line in axes.lines if line.get_marker() not in ("None", "")]
+    assert [float(point.get_xdata()[0]) for point in points] == [line["difference"] for line in lines]
+    for name in ("w2a2_plain", "w4a4_plain"):
+        (results.folder(made, name) / "metrics.json").unlink(missing_ok=True)
+    assert "no method is finished beside plain yet" in texts(differences.draw(results.read(made)))
 
 
 def test_agreement_draws_a_line_for_each_layer_and_pools_seeds(made: Settings) -> None:

@@ -4,7 +4,6 @@ import math
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from odm.reporting.results import Suite
 from odm.reporting.style import GREY, colour, legend, marker, panel, say
@@ -21,7 +20,7 @@ def draw(suite: Suite) -> Figure:
         for column, images in enumerate(sets):
             axes = panel(figure, 0.75 + (width + 0.8) * column, 0.35 + (height + 1.1) * row, width, height)
             _panel(suite, network, images, axes)
-    bars = "bars: sample deviation over seeds; markers of equal bits are set apart sideways"
+    bars = "bars: sample deviation over seeds"
     # Networks may lack a method: the legend is that of the panel with most.
     fullest = max(figure.axes, key=lambda axes: len(axes.get_legend_handles_labels()[1]))
     legend(figure, fullest, (height + 1.1) * len(networks) - 0.1, bars)
@@ -42,42 +41,42 @@ def _panel(suite: Suite, network: str, images: str, axes: Axes) -> None:
             ha="right", va="bottom", fontsize=8, color=GREY,
         )  # fmt: skip
     methods = [name for name in suite.settings.methods if any(row.method == name for row in done)]
-    costs = [row.finished[0].all_bitops_t for row in done]
-    width = max(costs) - min(costs) or max(costs) if costs else 0.0
-    # Methods share their BitOPs: markers are set side by side, a little off their true place, however many they are.
-    apart = min(0.025, 0.2 / max(1, len(methods))) * width
+    costs: dict[tuple[int, int], list[float]] = {}
+    for row in sorted(done, key=lambda row: row.finished[0].all_bitops_t):
+        costs.setdefault((row.weight_bits, row.activation_bits), []).append(row.finished[0].all_bitops_t)
+    # Widths are set evenly apart, their BitOPs said: what is float is most of them, so that along an axis of BitOPs
+    # either all widths fall together or a hundredth of the cost looks like all of it.
+    places = {bits: place for place, bits in enumerate(costs)}
     for place, method in enumerate(methods):
         points = [row for row in done if row.method == method]
-        aside = (place - (len(methods) - 1) / 2) * apart
+        aside = 0.7 * ((place + 0.5) / len(methods) - 0.5)
         axes.errorbar(
-            [row.finished[0].all_bitops_t + aside for row in points],
+            [places[row.weight_bits, row.activation_bits] + aside for row in points],
             [row.mean(images, "psnr") or 0.0 for row in points],
             yerr=[row.spread(images, "psnr") or math.nan for row in points],  # a single seed has no bar
             label=method,
             color=colour(suite, method),
             marker=marker(suite, method),
-            markersize=5,
+            markersize=5 if len(methods) <= 8 else 4,
             linestyle="",
             elinewidth=1.4,
-            capsize=4,
+            capsize=4 if len(methods) <= 8 else 2,
         )
-    for bits in dict.fromkeys((row.weight_bits, row.activation_bits) for row in done):
-        same = [row for row in done if (row.weight_bits, row.activation_bits) == bits]
-        seeds = max(len(row.results) for row in same)
-        low = min((row.mean(images, "psnr") or 0.0) - (row.spread(images, "psnr") or 0.0) for row in same)
-        axes.annotate(
-            f"W{bits[0]}A{bits[1]}" + (f"\n{seeds} seeds" if seeds > 1 else ""),
-            (same[0].finished[0].all_bitops_t, low), (0, -8), textcoords="offset points", ha="center", va="top",
-            fontsize=8,
-        )  # fmt: skip
+    axes.set_xticks(list(places.values()), [_width(bits, each) for bits, each in costs.items()])
+    axes.set_xlim(-0.5, max(1, len(places)) - 0.5)
+    axes.grid(visible=False, axis="x")
     missing = [name for row in rows for name in row.missing]
     if missing:
         names = ", ".join(missing) if len(missing) < 3 else f"{len(missing)} runs"
         axes.text(0.02, 0.02, f"not finished: {names}", transform=axes.transAxes, color=GREY, fontsize=8)
-    axes.set_xlabel("BitOPs for a 1280x720 output (T)")
+    axes.set_xlabel("bits, and BitOPs for a 1280x720 output")
     axes.set_ylabel("PSNR on Y (dB)")
-    axes.xaxis.set_major_locator(MaxNLocator(5))
-    axes.margins(x=0.18, y=0.2)
+    axes.margins(y=0.1)
+
+
+def _width(bits: tuple[int, int], costs: list[float]) -> str:
+    low, high = (f"{each:.4g}" for each in (costs[0], costs[-1]))
+    return f"W{bits[0]}A{bits[1]}\n{low if low == high else f'{low}-{high}'} T"
 
 
 def _references(suite: Suite, network: str, images: str) -> list[tuple[str, float]]:

@@ -21,7 +21,7 @@ NETWORK = f"{RESULTS}/networks/{{network}}"
 RUN = f"{RESULTS}/runs/{{run}}"
 TRAIN_IMAGES = f"{RESULTS}/data/train.safetensors"
 TEST_IMAGES = f"{RESULTS}/data/test.safetensors"
-FIGURES = ["crops", "tradeoff", "agreement", "mismatch", "dial"]
+FIGURES = ["crops", "tradeoff", "differences", "agreement", "mismatch", "dial"]
 
 # One job a card; the profile limits `gpu` to 1.
 GPU = int(SETTINGS.device.startswith("cuda") or (SETTINGS.device == "auto" and Path(os.sep, "dev", "nvidia0").exists()))
