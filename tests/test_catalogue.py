@@ -6,10 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
 from odm.errors import OdmError
 from odm.images import reading
+from odm.images.alike import identity
 from odm.images.catalogue import CATALOGUE, Benchmark, Packaged
 from odm.images.decode import read_image
 from odm.images.digest import digest
@@ -23,6 +25,9 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Away from the project's downloads and from whatever the environment names."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv(ROOT_VARIABLE, raising=False)
+
+
+ROOT = Path(__file__).parents[1]
 
 
 def settings(**changes: object) -> Images:
@@ -276,6 +281,7 @@ def test_listing_an_unreadable_folder(tmp_path: Path) -> None:
     one_line(error, "file.png", "cannot be read")
 
 
+@pytest.mark.slow
 def test_no_image_of_the_benches_is_in_two_splits(odm_images: Path) -> None:
     """Trained on, chosen by, tested on: the photographs of all suites that name benchmarks, by their pixels."""
     sets: dict[str, set[str]] = {"train": set(), "held": set(), "test": set()}
@@ -286,6 +292,9 @@ def test_no_image_of_the_benches_is_in_two_splits(odm_images: Path) -> None:
             sets["held" if file.stem == "study" else "test"] |= set(images["test"])
     assert all(sets.values())
     images = Images.model_validate({"train": ["set5"], "test": ["set14"], "scales": [2], "root": str(odm_images)})
-    found = {split: {identity(pixels) for name in names for _, pixels in read_set(name, images)} for split, names in sets.items()}
+    found = {
+        split: {identity(pixels) for name in names for _, pixels in read_set(name, images)}
+        for split, names in sets.items()
+    }
     for a, b in (("train", "held"), ("train", "test"), ("held", "test")):
         assert not found[a] & found[b], (a, b)
