@@ -107,7 +107,7 @@ def test_upscale_where_there_is_no_suite(project: Path, tmp_path: Path, monkeypa
     assert Image.open("photo_x2_w4a4_odm.png").size == (40, 40)
     upscale.run(None, "photo.png", str(files / "net.safetensors"), "out.png")
     assert Image.open("out.png").size == (40, 40)
-    with pytest.raises(OdmError, match="'w4a4_omd' is no shipped network; did you mean 'w4a4_odm'.*, and there is no"):
+    with pytest.raises(OdmError, match=r"'w4a4_omd' is no shipped network; did you mean 'w4a4_odm'.*, and there is no"):
         upscale.run(None, "photo.png", "w4a4_omd", "")
 
 
