@@ -13,6 +13,8 @@ class MethodSettings(Strict):
 
     quantizes: ClassVar[bool] = True
     """Whether its runs have a bit width."""
+    is_reference: ClassVar[bool] = False
+    """Whether it is a control that others are held against, and so is not ranked among them."""
 
     kind: str
     coverage: Literal["blocks", "body", "shortcuts", "dense"] = "blocks"
