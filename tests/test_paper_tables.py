@@ -12,8 +12,9 @@ import pandas as pd
 import pytest
 from test_tables import cells, settings
 
+from odm import card
 from odm.errors import OdmError
-from odm.reporting import ablation, latex, markdown, published, ranking, results, uncertainty
+from odm.reporting import ablation, costs, latex, markdown, published, ranking, results, uncertainty
 from odm.reporting.layout import Cell, Table
 from odm.sealed import read_sealed_json, write_sealed_json
 from odm.settings.suite import Settings
@@ -43,9 +44,9 @@ def run(method: str, bits: int, seed: int = 1, network: str = "tiny") -> dict[st
     return {"network": network, "method": method, "weight_bits": bits, "activation_bits": bits, "seed": seed}
 
 
-def suite(methods: dict[str, int], bits: int = 2, **changes: Any) -> Settings:
+def suite(seeds: dict[str, int], bits: int = 2, **changes: Any) -> Settings:
     """Runs of one bit width, for each method as many seeds as said."""
-    runs = {f"{name}_{seed}": run(name, bits, seed) for name, count in methods.items() for seed in range(1, count + 1)}
+    runs = {f"{name}_{seed}": run(name, bits, seed) for name, count in seeds.items() for seed in range(1, count + 1)}
     images = {
         "train": ["skimage_train"],
         "test": list(SETS),
@@ -212,7 +213,7 @@ def test_nothing_finished() -> None:
     text, tex, frame = rendered(suite({"plain": 1, "v2_a": 1, "v2_e": 1}))
     for written in (text, tex, frame.to_csv()):
         assert "None" not in written and "nan" not in written
-    assert row(text, "Costs: tiny x4", "float")[2:] == ["†", *[""] * 5]
+    assert row(text, "Costs: tiny x4", "float")[2:] == ["†", *[""] * 5, "0.83"]
     assert r"float & 32/32 & $\dagger$" in tex
 
 
@@ -281,10 +282,21 @@ def test_costs() -> None:
     made = filled(suite(dict.fromkeys(FOUR, 1)), FOUR)
     write(made, "v1_1", 30.2, extra_bitops_t=0.48, extra_storage_k=0.06)
     text, tex, frame = rendered(made)
-    assert row(text, "Costs: tiny x4", "v1")[:8] == ["v1", "2/2", "104,000", "31.0", "0.060", "7.07", "0.48", "23.50"]
+    expected = ["v1", "2/2", "104,000", "31.0", "0.060", "7.07", "0.48", "23.50", "1.46"]
+    assert row(text, "Costs: tiny x4", "v1") == expected
     assert [each[0] for each in cells(text, "Costs: tiny x4")][:2] == ["float", ""], "bicubic costs nothing"
-    assert "v1 & 2/2 & 104,000 & 31.0 & 0.060 & 7.07 & 0.48 & 23.50" in tex
+    assert " & ".join(expected) in tex
     assert list(frame[frame.method == "v1"].extra_bitops_t) == ["0.4800"]
+
+
+def test_a_step_costs_what_the_settings_make_it() -> None:
+    """Over plain's 1.2 of a float step: the regularizer's gradient in all steps, in a quarter of them, in none."""
+    often = {"v1_4": {"kind": "odm", "cooperation": {"every": 4}}}
+    made = suite({}, methods=METHODS | often, runs={"a": run("plain", 2)})
+    assert [costs.step(made, name) for name in ("float", "plain", "v1", "v1_4", "v1_offsets")] == pytest.approx(
+        [1 / 1.2, 1, 1.75 / 1.2, 1 + 0.55 / 4 / 1.2, 1]
+    )
+    assert card.card(made, "tables").settings["step_costs"]["v1"] == 1.75
 
 
 def test_each_float_network_has_its_tables_and_dials_have_none() -> None:
@@ -328,8 +340,8 @@ def test_rows_scored_on_different_images_are_one_clear_line() -> None:
 
 def of_the_paper(train: list[str], **changes: Any) -> Settings:
     images = {"train": train, "test": list(SETS), "scales": [4], "folders": {"photos": "photos", "one": "one"}}
-    methods = {"plain": 1, "v1": 1, "v2_e": 1}
-    return suite(methods, **{"images": images, "networks": {"tiny": BASELINE}} | changes)
+    seeds = {"plain": 1, "v1": 1, "v2_e": 1}
+    return suite(seeds, **{"images": images, "networks": {"tiny": BASELINE}} | changes)
 
 
 def test_the_printed_number_stands_under_ours() -> None:

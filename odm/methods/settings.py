@@ -31,6 +31,11 @@ class MethodSettings(Strict):
         """Fewest bits that the method has levels for."""
         return 1
 
+    @property
+    def step_cost(self) -> float:
+        """Time of a training step over that of the float network's, an estimate; `benchmarks/steps.py` measures it."""
+        return 1.2
+
 
 class Quantization(MethodSettings):
     """What every method that trains with learned ranges shares."""
@@ -57,9 +62,17 @@ class Quantization(MethodSettings):
 class Cooperating(Quantization):
     """What both versions of ODM share: a regularizer, whose gradient joins the reconstruction's under a rule."""
 
+    regularized_step: ClassVar[float]
+    """`step_cost` with the regularizer's gradient in every step."""
+
     regularizer: str
     strength: Annotated[float, Field(ge=0)]
     cooperation: Cooperation = Cooperation()
+
+    @property
+    def step_cost(self) -> float:
+        plain = super().step_cost
+        return plain if self.regularizer == "none" else plain + (self.regularized_step - plain) / self.cooperation.every
 
 
 class Distilled(MethodSettings):

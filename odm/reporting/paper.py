@@ -5,7 +5,7 @@ from typing import Any
 from odm.reporting import ablation, comparison, costs, entries
 from odm.reporting.entries import KEYS, Entry
 from odm.reporting.layout import Table
-from odm.reporting.results import Suite
+from odm.reporting.results import BICUBIC, Suite
 from odm.reporting.tables import DIGITS
 
 COSTS = [key for key, _ in costs.COLUMNS.values()]
@@ -34,6 +34,8 @@ def _line(suite: Suite, entry: Entry) -> dict[str, Any]:
             line[column] = None if scores[key] is None else f"{scores[key]:.{DIGITS[key]}f}"
             line[f"{column}_mark"] = entry.marks.get((images, key))
             line[f"{column}_printed"] = entry.printed.get((images, key))
+    if entry.method != BICUBIC:
+        line["step"] = f"{costs.step(suite.settings, entry.method):.2f}"
     if entry.printed and entry.answer:
         line["printed_as"] = entry.answer.method
     method = suite.settings.methods.get(entry.method)
@@ -48,4 +50,4 @@ def columns(sets: list[str]) -> list[str]:
     """Of paper.csv."""
     scores = [f"{images}_{key}{more}" for more in ("", "_mark", "_printed") for images in sets for key in KEYS]
     first = ["scale", "network", "method", "weight_bits", "activation_bits", "seeds", "finished", "missing"]
-    return [*first, *scores, "printed_as", "version", "parts", *COSTS]
+    return [*first, *scores, "printed_as", "version", "parts", *COSTS, "step"]

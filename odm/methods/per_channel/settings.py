@@ -11,3 +11,7 @@ class PerChannel(Quantization):
     is_reference: ClassVar[bool] = True
 
     kind: Literal["per_channel"]
+
+    @property
+    def step_cost(self) -> float:
+        return 1.4
