@@ -127,7 +127,8 @@ def _values(settings: Settings, step: str, name: str) -> dict[str, Any]:
         if step == "figures":
             return values | _machine(settings)
         trained = {key: _training(getattr(settings, key)) for key in ("pretraining", "qat")}
-        return values | trained | {"train": settings.images.train}
+        costs = {name: method.step_cost for name, method in settings.methods.items()}
+        return values | trained | {"train": settings.images.train, "step_costs": costs}
 
     run = settings.runs.get(name)
     network = {"network": _network(settings.network_of(run.network if run else name))}

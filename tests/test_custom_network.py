@@ -258,7 +258,8 @@ def test_quantized_it_is_close_to_float(own: Path) -> None:
 def test_tables_figures_check_and_upscale(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
     settings = load()
     tables.run(settings)
-    written = ("results/own/tables.md", "results/own/tables.csv", "results/own/timings.csv", "results/tables.md")
+    names = ("tables.md", "tables.csv", "tables.tex", "paper.csv", "timings.csv")
+    written = (*(f"results/own/{name}" for name in names), "results/tables.md")
     assert capsys.readouterr().out == f"{', '.join(written)}\n"
     figures.run(settings)
     named = capsys.readouterr().out.removeprefix("results/own/figures/").rstrip().split(", ")

@@ -133,9 +133,7 @@ def test_a_missing_run_is_said_in_the_figures(made: Settings) -> None:
 def test_tradeoff_shows_means_spread_and_references(made: Settings) -> None:
     figure = tradeoff.draw(results.read(made))
     said = texts(figure)
-    assert all(
-        each in said for each in ("float, 24.1 T", "bicubic", "W4A4\n", "W2A2\n", "BitOPs", "PSNR on Y (dB)")
-    )
+    assert all(each in said for each in ("float, 24.1 T", "bicubic", "W4A4\n", "W2A2\n", "BitOPs", "PSNR on Y (dB)"))
     plain, odm = figure.axes[0].containers
     assert list(plain[0].get_ydata()) == [32.0]
     assert list(odm[0].get_ydata()) == pytest.approx([32.8, 32.2333], abs=1e-4)

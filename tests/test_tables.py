@@ -264,14 +264,15 @@ def test_equal_results_give_equal_bytes(made: Settings) -> None:
         return {path.name: path.read_bytes() for path in made.results.iterdir() if path.is_file()}
 
     first = written()
-    assert set(first) == {"tables.md", "tables.csv", "timings.csv"}
+    assert set(first) == {"tables.md", "tables.csv", "tables.tex", "paper.csv", "timings.csv"}
     assert first == written()
     assert (made.results.parent / "tables.md").read_bytes() == first["tables.md"]
 
 
 def test_timings_stay_out_of_the_deterministic_tables(made: Settings) -> None:
     read(made)
-    before = {name: (made.results / name).read_bytes() for name in ("tables.md", "tables.csv")}
+    names = ("tables.md", "tables.csv", "tables.tex", "paper.csv")
+    before = {name: (made.results / name).read_bytes() for name in names}
     path = results.folder(made, "w4a4_odm") / "timing.json"
     write_sealed_json(path, read_sealed_json(path, "again") | {"seconds_per_image": 7.5})
     read(made)
@@ -339,11 +340,12 @@ def test_the_same_network_is_compared_like_for_like(
     assert "for reference, not comparison" not in text
 
 
-def test_other_training_images_make_another_network() -> None:
+def test_other_training_images_make_another_training() -> None:
     same = settings(**published_network())
-    assert published.same_network(same, "tiny")
+    assert published.same_network(same, "tiny") and published.same_training(same)
     images = {"train": ["div2k_train", "bsds500_train"], "test": ["set5"], "scales": [4]}
-    assert not published.same_network(settings(**published_network() | {"images": images}), "tiny")
+    other = settings(**published_network() | {"images": images})
+    assert published.same_network(other, "tiny") and not published.same_training(other)
 
 
 @pytest.mark.parametrize(

@@ -23,9 +23,6 @@ if TYPE_CHECKING:
 class Method(Objective):
     """How a network is quantized and which gradients it then learns from."""
 
-    # Time of a training step over that of the float network's, for `odm check`; `benchmarks/steps.py` measures it.
-    STEP_COST = 1.2
-
     def __init__(self, network: Backbone, settings: MethodSettings, run: Run) -> None:
         self.network = network
         self.settings = settings

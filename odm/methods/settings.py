@@ -13,6 +13,8 @@ class MethodSettings(Strict):
 
     quantizes: ClassVar[bool] = True
     """Whether its runs have a bit width."""
+    is_reference: ClassVar[bool] = False
+    """Whether it is a control that others are held against, and so is not ranked among them."""
 
     kind: str
     coverage: Literal["blocks", "body", "shortcuts", "dense"] = "blocks"
@@ -30,6 +32,11 @@ class MethodSettings(Strict):
     def least_bits(self) -> int:
         """Fewest bits that the method has levels for."""
         return 1
+
+    @property
+    def step_cost(self) -> float:
+        """Time of a training step over that of the float network's, an estimate; `benchmarks/steps.py` measures it."""
+        return 1.2
 
 
 class Quantization(MethodSettings):
@@ -57,9 +64,17 @@ class Quantization(MethodSettings):
 class Cooperating(Quantization):
     """What both versions of ODM share: a regularizer, whose gradient joins the reconstruction's under a rule."""
 
+    regularized_step: ClassVar[float]
+    """`step_cost` with the regularizer's gradient in every step."""
+
     regularizer: str
     strength: Annotated[float, Field(ge=0)]
     cooperation: Cooperation = Cooperation()
+
+    @property
+    def step_cost(self) -> float:
+        plain = super().step_cost
+        return plain if self.regularizer == "none" else plain + (self.regularized_step - plain) / self.cooperation.every
 
 
 class Distilled(MethodSettings):

@@ -61,7 +61,8 @@ def _blocks(lines: Lines) -> list[str]:
 def _panel(suite: Suite, axes: Axes, rows: list[str], lines: Lines) -> None:
     axes.axvline(0, color=GREY, linewidth=0.9)
     for line in lines:
-        place, look = rows.index(_label(line)), {"color": colour(suite, line["method"])}
+        place = rows.index(_label(line))
+        look: dict[str, Any] = {"color": colour(suite, line["method"])}
         if line["difference_low"] is not None:
             axes.plot([line["difference_low"], line["difference_high"]], [place, place], linewidth=1.4, **look)
         axes.plot(line["difference"], place, marker=marker(suite, line["method"]), markersize=4.5, **look)

@@ -1,29 +1,53 @@
 """The tables as a person reads them."""
 
+import re
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from odm.reporting import published
+from odm.reporting import entries, published
+from odm.reporting.layout import BROKEN as BROKEN_MARK
+from odm.reporting.layout import MISSING, SECOND, Cell, Table
 from odm.reporting.results import BICUBIC, FLOAT, Suite
-from odm.reporting.tables import BROKEN, LEAST_LOSS, scores
+from odm.reporting.tables import BROKEN, LEAST_LOSS
 from odm.reporting.uncertainty import CONFIDENCE, FEW, RESAMPLES
 
-MISSING = "†"
-BROKEN_MARK = "‡"
 
+def document(suite: Suite, lines: list[dict[str, Any]], paper: list[Table]) -> str:
+    """tables.md: the paper's tables, then all of ours, what qualifies them, and apart from them what others published.
 
-def document(suite: Suite) -> str:
-    """tables.md: ours, what qualifies them, and apart from them what others published."""
-    lines = scores(suite)
-    parts = [f"# Results of the suite `{suite.settings.suite}`", _reading(suite)]
+    Args:
+        lines: as `tables.scores` has them.
+    """
+    parts = [f"# Results of the suite `{suite.settings.suite}`"]
+    parts += [part for table in paper for part in _laid_out(table)]
+    parts += ["## All numbers, and how to read them", _reading(suite)]
     for network in suite.networks:
         for images in suite.settings.images.test:
             parts += _ours(suite, network, images, lines)
     parts += _dials(suite, lines)
     parts += [*_settings(suite), *_published(suite)]
     return "\n\n".join(parts) + "\n"
+
+
+def _laid_out(table: Table) -> list[str]:
+    """A table of the paper's layout: one line of head, and an empty row between blocks."""
+    head = [escaped(f"{above} {name}".strip()) for above, name in table.head]
+    blocks = [[[_cell(cell) for cell in row] for row in block] for block in table.blocks if block]
+    rows = [row for block in blocks for row in (*block, [""] * len(head))][:-1]
+    notes = [escaped(note).replace(SECOND, "italic") for note in table.notes]
+    return [f"## {escaped(table.title)}", _table(pd.DataFrame(rows, columns=head)), _bullets(*notes)]
+
+
+def _cell(cell: Cell) -> str:
+    text = escaped(cell.text)
+    return {"best": f"**{text}**", "second": f"*{text}*", "aside": f"({text})" if text else ""}.get(cell.look, text)
+
+
+def escaped(text: str) -> str:
+    """Without meaning to Markdown; an underscore has none inside of a word."""
+    return re.sub(r"[\\`*|<>\[\]]|(?<![^\W_])_|_(?![^\W_])", r"\\\g<0>", text)
 
 
 def _reading(suite: Suite) -> str:
@@ -35,9 +59,7 @@ def _reading(suite: Suite) -> str:
         f"Difference: PSNR less that of the method named, image by image, seeds averaged; in brackets its "
         f"{CONFIDENCE:.0%} interval over images (paired bootstrap, percentiles of {RESAMPLES} resamples). "
         "It says nothing about seeds.",
-        "BitOPs: multiplications x bits of weight x bits of activation for a 1280x720 output, 32 x 32 where float; "
-        "of the network + of what a method computes from each image at test time, in float. "
-        "Storage: thousands of 32-bit numbers, of the network + of its ranges and offsets.",
+        "BitOPs and storage: as under the costs above.",
         f"{MISSING} a run is not finished: its row is empty, and no mean is taken without it.",
         "Seconds per image depend on the machine and are in `timings.csv`; all digits are in `tables.csv`.",
     )
@@ -55,9 +77,7 @@ def _ours(suite: Suite, network: str, images: str, lines: list[dict[str, Any]]) 
     for line in ours:
         row = _row(line)
         if comparable:
-            method = suite.settings.methods.get(line["method"])
-            answer = published.counterpart(method) if method else None
-            cells, alarm = _beside(line, published.FLOAT if line["method"] == FLOAT else answer)
+            cells, alarm = _beside(suite, line)
             row |= cells
             alarms += alarm
         rows.append(row)
@@ -163,17 +183,19 @@ def _with_interval(line: dict[str, Any]) -> str:
     return f"{line['difference']:+.3f}{bracket} to {line['against']}"
 
 
-def _beside(line: dict[str, Any], answer: published.Counterpart | None) -> tuple[dict[str, str], list[str]]:
-    """The cells `Paper` and `To paper` for a network that equals the published one, and an alarm if there is one."""
-    printed = None
-    if answer:
-        printed = published.psnr(answer, line["scale"], line["weight_bits"], line["activation_bits"], line["set"])
-    if answer is None or printed is None:
+def _beside(suite: Suite, line: dict[str, Any]) -> tuple[dict[str, str], list[str]]:
+    """The cells `Paper` and `To paper` for a network built as the published one, and an alarm if there is one."""
+    answer = entries.answer(suite, line["method"])
+    bits = (line["weight_bits"], line["activation_bits"])
+    found = published.printed(answer, line["scale"], bits, line["set"]) if answer else None
+    if answer is None or found is None:
         return {"Paper": "", "To paper": ""}, []
+    printed, _ = found
     cells = {"Paper": f"{printed} ({answer.method})", "To paper": ""}
     if line["psnr"] is None:
         return cells, []
-    verdict = published.verdict(line["psnr"], printed, answer.same)
+    is_judged = published.same_training(suite.settings)
+    verdict = published.verdict(line["psnr"], printed, answer.same) if is_judged else ""
     difference = line["psnr"] - float(printed)
     cells["To paper"] = f"{difference:+.2f} {verdict}".strip()
     if verdict != "ALARM":
@@ -230,16 +252,15 @@ def _published(suite: Suite) -> list[str]:
     """The published rows, apart: for each scale in play, under a heading that says how far they may be compared."""
     networks = suite.settings.networks
     scales = {network.scale for network in networks.values()}
-    same = {networks[name].scale for name in networks if published.same_network(suite.settings, name)}
+    same = {networks[name].scale: name for name in networks if published.same_network(suite.settings, name)}
     parts = []
     for scale in (4, 2):
         if scale != 4 and scale not in scales:
             continue
-        ours = (
-            "the network and training images of a table above"
-            if scale in same
-            else "another network, other training data: for reference, not comparison"
-        )
+        ours = "another network, other training data: for reference, not comparison"
+        if scale in same:
+            apart = published.training_apart(suite.settings, same[scale])
+            ours = f"the network {'' if apart else 'and training images '}of a table above{apart}"
         table, sources = published.table(scale)
         marks = sorted({source[0] for source in sources}, key="SND".index)
         parts += [

@@ -1,6 +1,7 @@
 """The published numbers, with their sources: facts to set beside ours, never among them."""
 
 from dataclasses import dataclass
+from functools import cache
 from importlib.resources import files
 
 import pandas as pd
@@ -19,6 +20,7 @@ BACKBONE = "EDSR-baseline"
 METHODS = {"FP32": "FP32", "ODM v2": "ODM v2", "DDTB": "DDTB", "DAQ (60 epochs)": "DAQ", "PAMS": "PAMS"}
 """Rows of the reference table, in its order, and what it calls them."""
 SETS = ("Set5", "Set14", "B100", "Urban100")
+TRAINED_ON = ["div2k_train"]
 MATCH, ALARM = 0.05, 0.1
 """In dB: within the first is a match, by more than the second above is an alarm."""
 
@@ -60,6 +62,7 @@ def counterpart(method: Method) -> Counterpart | None:
     return Counterpart("ODM v2", same=False) if whole else None
 
 
+@cache
 def read() -> pd.DataFrame:
     """All published rows, every cell as printed (text, empty where nothing was printed)."""
     with files("odm.reporting").joinpath("published.csv").open(encoding="utf-8") as file:
@@ -67,25 +70,43 @@ def read() -> pd.DataFrame:
 
 
 def same_network(settings: Settings, network: str) -> bool:
-    """Whether a network is the published EDSR-baseline: 64 channels, 16 blocks, trained on DIV2K."""
+    """Whether a network is built as the published EDSR-baseline: 64 channels, 16 blocks, pixel shuffle in steps."""
     ours = settings.networks[network]
-    same = isinstance(ours, Edsr) and (ours.channels, ours.blocks) == (64, 16)
-    return same and settings.images.train == ["div2k_train"]
+    return isinstance(ours, Edsr) and (ours.channels, ours.blocks, ours.upsampler) == (64, 16, None)
 
 
-def psnr(answer: Counterpart, scale: int, weight_bits: int, activation_bits: int, images: str) -> str | None:
-    """PSNR as printed for EDSR-baseline on a test set; None where nothing is printed."""
+def same_training(settings: Settings) -> bool:
+    """Whether it learns from the published training images too, so that its numbers should come out equal."""
+    return settings.images.train == TRAINED_ON
+
+
+def training_apart(settings: Settings, network: str) -> str:
+    """How the training of one of the same build differs from the published one, as the end of a sentence; '' if not."""
+    if same_training(settings):
+        return ""
+    weights = getattr(settings.networks[network], "weights", None)
+    ours = f"quantized from the float weights {weights}" if weights else "trained"
+    images, steps = ", ".join(settings.images.train), settings.qat.steps
+    return f", trained on {', '.join(TRAINED_ON)}; ours is {ours} on {images}, {steps:,} steps of a run, so no verdict"
+
+
+def printed(answer: Counterpart, scale: int, bits: tuple[int, int], images: str) -> tuple[str, str] | None:
+    """PSNR and SSIM as printed for EDSR-baseline on a test set, the latter '' where it is not; None where neither is.
+
+    Args:
+        bits: of weights and activations.
+    """
     frame = read()
     rows = frame[
         (frame.backbone == BACKBONE)
         & (frame.scale == str(scale))
         & (frame.method == answer.method)
-        & (frame.w_bits == str(weight_bits))
-        & (frame.a_bits == str(activation_bits))
+        & (frame.w_bits == str(bits[0]))
+        & (frame.a_bits == str(bits[1]))
+        & (frame.dataset.str.lower() == images)
     ]
     # The first printed is the main source: others repeat it to other digits.
-    printed = rows.psnr[rows.dataset.str.lower() == images]
-    return printed.iloc[0] if len(printed) else None
+    return (rows.psnr.iloc[0], rows.ssim.iloc[0]) if len(rows) else None
 
 
 def verdict(ours: float, printed: str, same: bool) -> str:

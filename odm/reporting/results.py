@@ -17,6 +17,7 @@ from odm.settings.suite import Settings
 FLOAT = "float"
 BICUBIC = "bicubic"
 FLOAT_BITS = 32
+Key = Literal["psnr", "ssim"]
 
 
 class Score(BaseModel):
@@ -117,22 +118,22 @@ class Row:
     def missing(self) -> list[str]:
         return [result.name for result in self.results if result.metrics is None]
 
-    def by_image(self, images: str) -> dict[str, float] | None:
-        """PSNR of each image of a set, averaged over seeds; None while a run is missing."""
+    def by_image(self, images: str, key: Key = "psnr") -> dict[str, float] | None:
+        """Score of each image of a set, averaged over seeds; None while a run is missing."""
         if self.missing:
             return None
         scores = [metrics.scores[images] for metrics in self.finished]
-        return {image: mean([each[image].psnr for each in scores]) for image in scores[0]}
+        return {image: mean([getattr(each[image], key) for each in scores]) for image in scores[0]}
 
-    def mean(self, images: str, key: Literal["psnr", "ssim"]) -> float | None:
+    def mean(self, images: str, key: Key) -> float | None:
         """Mean over the images of a set, then over seeds; None while a run is missing."""
         return None if self.missing else mean(list(self.by_seed(images, key).values()))
 
-    def spread(self, images: str, key: Literal["psnr", "ssim"]) -> float | None:
+    def spread(self, images: str, key: Key) -> float | None:
         """Sample deviation (ddof 1) over seeds; None with a single seed or while a run is missing."""
         return None if self.missing else spread(list(self.by_seed(images, key).values()))
 
-    def by_seed(self, images: str, key: Literal["psnr", "ssim"]) -> dict[int, float]:
+    def by_seed(self, images: str, key: Key) -> dict[int, float]:
         """Mean over the images of a set, of each finished result."""
         return {
             metrics.seed: mean([getattr(score, key) for score in metrics.scores[images].values()])
@@ -177,6 +178,18 @@ class Suite:
             if (other.weight_bits, other.activation_bits) == bits and self.is_plain(other):
                 return self.floats[row.network] if other is row else other
         return self.floats[row.network]
+
+    def differences(self, row: Row, other: Row, images: str, key: Key = "psnr") -> list[float] | None:
+        """Of the images of a set, the score less that of another row; None while a run of either is missing."""
+        ours, theirs = row.by_image(images, key), other.by_image(images, key)
+        if ours is None or theirs is None:
+            return None
+        if ours.keys() != theirs.keys():
+            raise OdmError(
+                f"{self.settings.results}: '{row.results[0].name}' and '{other.results[0].name}' were scored on "
+                f"different images of '{images}'; run `odm evaluate` for both again"
+            )
+        return [ours[image] - theirs[image] for image in ours]
 
     def like(self, row: Row, network: str) -> Row | None:
         """The row of the same method and bits on another network."""

@@ -4,7 +4,6 @@ from typing import Any
 
 import pandas as pd
 
-from odm.errors import OdmError
 from odm.reporting.results import BICUBIC, Metrics, Row, Scores, Suite
 from odm.reporting.uncertainty import interval, mean, spread
 
@@ -135,16 +134,10 @@ def _dial(suite: Suite, row: Row, images: str) -> dict[str, Any]:
 def _difference(suite: Suite, row: Row, images: str) -> dict[str, Any]:
     """PSNR less that of the baseline, image by image, and how sure the images make it."""
     baseline = suite.baseline(row)
-    ours, theirs = row.by_image(images), baseline.by_image(images)
+    differences = suite.differences(row, baseline, images)
     line: dict[str, Any] = {"against": baseline.method}
-    if ours is None or theirs is None:
+    if differences is None:
         return line
-    if ours.keys() != theirs.keys():
-        raise OdmError(
-            f"{suite.settings.results}: '{row.results[0].name}' and '{baseline.results[0].name}' were scored on "
-            f"different images of '{images}'; run `odm evaluate` for both again"
-        )
-    differences = [ours[image] - theirs[image] for image in ours]
     low, high = interval(differences) or (None, None)
     return line | {"difference": mean(differences), "difference_low": low, "difference_high": high}
 

@@ -15,7 +15,6 @@ from odm import card, engines, leftovers
 from odm.errors import OdmError
 from odm.images.catalogue import CATALOGUE, Packaged
 from odm.images.folders import files_of_a_users
-from odm.methods.build import method_class
 from odm.networks.build import build
 from odm.networks.device import cpu_line, device_of, has_bfloat16, placed, set_vectors
 from odm.networks.settings import NetworkSettings
@@ -75,7 +74,7 @@ def run(settings: Settings) -> None:
         steps = f"{settings.pretraining.steps} steps of {step[name]['pretraining'][1] * 1e3:.0f} ms"
         print(f"  {name}: {parameters[name]:,} parameters, {f'weights of {given}' if given else steps}")
     for name, run_settings in settings.runs.items():
-        steps_of_it = method_class(settings.methods[run_settings.method].kind).STEP_COST * settings.qat.steps
+        steps_of_it = settings.methods[run_settings.method].step_cost * settings.qat.steps
         work[name], seconds[name] = (each * steps_of_it for each in step[settings.base_of(run_settings.network)]["qat"])
     print(f"  {len(settings.runs)} runs of {settings.qat.steps} steps each")
     _due(settings)

@@ -30,7 +30,7 @@ def run(settings: Settings, name: str) -> None:
     batches = Patches.of(settings, run_settings.network, training, seed, device)
     network = inference.load(settings, run_settings.network, device)
     method = build(settings, run_settings, network)
-    estimate.allow(settings, name, network, training, method.STEP_COST)
+    estimate.allow(settings, name, network, training, method.settings.step_cost)
     inputs = [float_network / "weights.safetensors"]
     measured = {}
     if method.needs_mismatch:

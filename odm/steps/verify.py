@@ -128,7 +128,7 @@ def _files(settings: Settings, step: str, name: str) -> Iterator[tuple[Path, Che
         yield path, partial(_images, settings, name, path)
     elif step == "tables":
         made: dict[Path, str] = {}  # once for all of them
-        for name in ("tables.md", "tables.csv", "timings.csv"):
+        for name in ("tables.md", "tables.csv", "tables.tex", "paper.csv", "timings.csv"):
             yield settings.results / name, partial(_table, settings, settings.results / name, made)
         in_force = settings.results.parent / "tables.md"
         yield in_force, partial(_table, settings, in_force, made)

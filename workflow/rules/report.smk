@@ -4,6 +4,8 @@ rule tables:
     output:
         f"{RESULTS}/tables.md",
         report(f"{RESULTS}/tables.csv", caption="../report/tables.rst", category="Tables", labels={"table": "results"}),
+        f"{RESULTS}/tables.tex",
+        f"{RESULTS}/paper.csv",
         "results/tables.md",
     log:
         f"{LOGS}/tables.log",

@@ -13,8 +13,6 @@ from odm.settings.training import Run
 class Daq(Method):
     """Nothing but the network's own weights is learned, from the reconstruction loss alone."""
 
-    STEP_COST = 1.2
-
     def __init__(self, network: Backbone, settings: Settings, run: Run) -> None:
         super().__init__(network, settings, run)
         self.daq = settings

@@ -19,8 +19,6 @@ from odm.settings.training import Run
 class Ddtb(Distilled):
     """The gates are held at 0 for the first steps, and bounds follow them from then on."""
 
-    STEP_COST = 2.0
-
     def __init__(self, network: Backbone, settings: Settings, run: Run) -> None:
         super().__init__(network, settings, run)
         self.ddtb = settings

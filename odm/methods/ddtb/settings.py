@@ -32,3 +32,7 @@ class Ddtb(Distilled):
     """This percentile and its mirror as first bounds; 95 for RDN."""
     weight_percentile: Percentile = 99.0
     """Weights are clipped to this percentile and its mirror; 100, the least and largest weight, for RDN."""
+
+    @property
+    def step_cost(self) -> float:
+        return 2.0

@@ -14,8 +14,6 @@ from odm.settings.training import Run
 class NoBody(Method):
     """Blocks left out, all else in float and trained on as it is."""
 
-    STEP_COST = 0.6
-
     def __init__(self, network: Backbone, settings: Settings, run: Run) -> None:
         super().__init__(network, settings, run)
         self.placement = Placement([])

@@ -11,3 +11,7 @@ class NoBody(MethodSettings):
     quantizes: ClassVar[bool] = False
 
     kind: Literal["no_body"]
+
+    @property
+    def step_cost(self) -> float:
+        return 0.6

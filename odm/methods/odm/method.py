@@ -17,8 +17,6 @@ from odm.settings.training import Run
 class Odm(Cooperative):
     """Cooperative variance regularization and selective distribution offsets."""
 
-    STEP_COST = 1.75
-
     def __init__(self, network: Backbone, settings: Settings, run: Run) -> None:
         super().__init__(network, settings, run)
         self.odm = settings

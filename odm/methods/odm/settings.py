@@ -1,6 +1,6 @@
 """What `odm` may be told."""
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -24,6 +24,8 @@ class Offsets(Strict):
 
 class Odm(Cooperating):
     """ODM, v1 (July 2023)."""
+
+    regularized_step: ClassVar[float] = 1.75
 
     kind: Literal["odm"]
     regularizer: Literal["none", "variance"] = "variance"

@@ -17,8 +17,6 @@ from odm.settings.training import Qat, Run
 class OdmEccv(Cooperative):
     """Cooperative mismatch regularization and weight clipping correction."""
 
-    STEP_COST = 1.85
-
     def __init__(self, network: Backbone, settings: Settings, run: Run) -> None:
         super().__init__(network, settings, run)
         self.eccv = settings

@@ -1,6 +1,6 @@
 """What `odm_eccv` may be told."""
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -17,6 +17,8 @@ class CosineCooperation(Cooperation):
 
 class OdmEccv(Cooperating):
     """ODM, v2 (ECCV 2024)."""
+
+    regularized_step: ClassVar[float] = 1.85
 
     kind: Literal["odm_eccv"]
     regularizer: Literal["none", "mismatch"] = "mismatch"

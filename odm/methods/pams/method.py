@@ -13,8 +13,6 @@ from odm.settings.training import Run
 class Pams(Distilled):
     """Alpha follows the batches for the first steps and then learns."""
 
-    STEP_COST = 1.5
-
     def __init__(self, network: Backbone, settings: Settings, run: Run) -> None:
         super().__init__(network, settings, run)
         self.pams = settings

@@ -18,3 +18,7 @@ class Pams(Distilled):
     @property
     def least_bits(self) -> int:
         return 2
+
+    @property
+    def step_cost(self) -> float:
+        return 1.5

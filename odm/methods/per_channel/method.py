@@ -15,8 +15,6 @@ from odm.settings.training import Run
 class PerChannel(Plain):
     """`plain` with a range for each channel of each activation."""
 
-    STEP_COST = 1.4
-
     def __init__(self, network: Backbone, settings: Settings, run: Run) -> None:
         super().__init__(network, settings, run)
         # By layer or site, where a stored state says how many there are; else calibration will.
