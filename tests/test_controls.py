@@ -250,3 +250,21 @@ def test_the_suite_of_ablations_holds_both_versions_and_the_grid_of_readings():
     assert len(set(seen)) == len(seen)
     used = {run.method for run in ABLATIONS.runs.values()}
     assert used == set(methods)
+
+
+def test_the_suite_of_ablations_measures_what_settings_are_said_to_do():
+    """Each beside the same without it, over three seeds: the rounding residual, another cosine, a kept gradient."""
+    methods = ABLATIONS.methods
+    for name, of, changes in (
+        ("plain_clipped", "plain", {"residual_gradient": False}),
+        ("plain_percentile_clipped", "plain_percentile", {"residual_gradient": False}),
+        ("v2_theta", "v2_e", {"cooperation": {"cosine_over": "theta"}}),
+        ("v2_every_4", "v2_e", {"cooperation": {"every": 4}}),
+        ("v1_every_4", "v1_both_sign_element", {"cooperation": {"every": 4}}),
+    ):
+        other = methods[of].model_dump()
+        for key, value in changes.items():
+            other[key] = other[key] | value if isinstance(value, dict) else value
+        assert methods[name].model_dump() == other, name
+        seeds = [{run.seed for run in ABLATIONS.runs.values() if run.method == each} for each in (name, of)]
+        assert seeds == [{1, 2, 3}, {1, 2, 3}], name

@@ -2,20 +2,23 @@
 
 import json
 import os
+import random
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 import yaml
 from test_cli import main
 from test_front_ends import project  # noqa: F401
+from trial import moments
 
 from odm import card, leftovers
 from odm.errors import OdmError
@@ -290,17 +293,21 @@ def start(engine: str, folder: Path) -> subprocess.Popen[str]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", ["snakemake", "dvc"])
-def test_an_engine_that_is_killed_ten_times(engine: str, tmp_path: Path) -> None:
+def test_an_engine_that_is_killed_again_and_again(engine: str, tmp_path: Path) -> None:
     """At moments over its whole run; `odm adopt`, and the engine again: no file is to be removed by hand."""
     from test_reproduction import Clone, jobs
 
-    undisturbed, clone = Clone(tmp_path / "undisturbed"), Clone(tmp_path / "clone")
+    undisturbed = Clone(tmp_path / "undisturbed")
     began = time.monotonic()
     getattr(undisturbed, engine)()
     took = time.monotonic() - began
-    for moment in range(10):
+    draw = random.Random(engine)
+    clones, killed, found = [Clone(tmp_path / "0")], 0, []
+    while killed < moments(3):
+        clone = clones[-1]
         process = start(engine, clone.folder)
-        time.sleep(1 + took * (moment % 5) / 12)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=draw.uniform(0.5, took / 3))
         process.kill()
         while True:  # the job that it ran goes on by itself
             done = subprocess.run(
@@ -314,8 +321,16 @@ def test_an_engine_that_is_killed_ten_times(engine: str, tmp_path: Path) -> None
             if "wait for it, or end it" not in done.stderr:
                 break
             time.sleep(0.5)
-        process.communicate()
+        said = process.communicate()[0]
         assert done.returncode == 0 or "neither Snakemake nor DVC is up to date" in done.stderr, done.stderr
-    getattr(clone, engine)()
-    assert jobs(getattr(clone, engine)()) <= {"cards"}
-    assert clone.made() == undisturbed.made()
+        if process.returncode == -signal.SIGKILL:
+            killed += 1
+            found.append(len(list((clone.folder / "logs").rglob("*.card.json"))))
+        else:  # done before its moment came
+            assert process.returncode == 0, said
+            clones.append(Clone(tmp_path / str(len(clones))))
+    for clone in clones:
+        getattr(clone, engine)()
+        assert jobs(getattr(clone, engine)()) <= {"cards"}
+        assert clone.made() == undisturbed.made()
+    print(f"{engine}: killed {killed} times, with {found} of 16 jobs done, in {len(clones)} clones; no file removed")

@@ -95,6 +95,16 @@ def test_mechanism_of_variance_regularization(float_state, layers, batches, tmp_
     assert spread["always"] < spread["sign"] < spread["none"]
 
 
+def test_the_variance_regularizer_is_of_a_population(float_state, layers, batches):
+    """Eq. 2 by numpy, whose deviation divides by n: as every other deviation here."""
+    settings = ODM.model_copy(update={"offsets": Offsets(kind="none")})
+    method = quantized(settings, float_state, layers, batches)
+    method.network(batches(0)[0][:1, :, :3, :3])  # so few values that n - 1 would show
+    found = method.regularizer().item()
+    stated = sum(layer.input.detach().double().numpy().std() for layer in method.layers.values())
+    assert found == pytest.approx(settings.strength * stated, rel=1e-5)
+
+
 def test_mechanism_of_offsets(float_state, layers, batches):
     """Measured offsets make the mismatch that the quantizers see smaller, on the layers that have one."""
     seen = {}
