@@ -323,10 +323,10 @@ def test_what_does_not_open_is_not_called_damaged_or_missing(project: Settings, 
 def test_verify(project: Settings, capsys: pytest.CaptureFixture[str]) -> None:
     """Whatever is changed in whichever file, it is named; put back, all agrees again."""
     verify.run(project)
-    assert capsys.readouterr().out == "results/tiny: 24 files read, and all agree\n"
+    assert capsys.readouterr().out == "25 files read, and all agree\n"
     draw = random.Random(3)
     files = [each for each in sorted(Path("results").rglob("*")) if each.is_file()]
-    assert len(files) == 24
+    assert len(files) == 25
     for path in files:
         content = path.read_bytes()
         last = len(content) - (13 if path.suffix == ".png" else 1)  # the end of a PNG is an empty chunk
@@ -334,10 +334,10 @@ def test_verify(project: Settings, capsys: pytest.CaptureFixture[str]) -> None:
             flip(path, place)
             said = outcome(lambda: verify.run(project))[1] + capsys.readouterr().out
             assert str(path) in said, place
-            assert re.search(r"^results/tiny: \d of 24 files do not agree: ", said)
+            assert re.search(r"^\d of 25 files do not agree: ", said)
             path.write_bytes(content)
     verify.run(project)
-    assert capsys.readouterr().out == "results/tiny: 24 files read, and all agree\n"
+    assert capsys.readouterr().out == "25 files read, and all agree\n"
 
 
 def test_verify_of_what_is_not_there(project: Settings, capsys: pytest.CaptureFixture[str]) -> None:
@@ -345,7 +345,7 @@ def test_verify_of_what_is_not_there(project: Settings, capsys: pytest.CaptureFi
     verify.run(project)
     said = capsys.readouterr().out.splitlines()
     assert said[0] == f"not there: {DATA}/train.safetensors and 1 more"
-    assert said[1] == "results/tiny: 22 files read, and all agree"
+    assert said[1] == "23 files read, and all agree"
     shutil.rmtree("results")
     with pytest.raises(OdmError, match="results/tiny: nothing is there yet; run `snakemake --cores 2 all`"):
         verify.run(project)
@@ -384,7 +384,7 @@ def test_verify_by_the_card(project: Settings, capsys: pytest.CaptureFixture[str
     Path("params.yaml").write_text(text.replace("held: photos/held", "held: photos/other"))
     capsys.readouterr()
     line = one_line("verify")
-    assert line == f"odm: results/tiny: 1 of 24 files do not agree: {DATA}/test.safetensors"
+    assert line == f"odm: 1 of 25 files do not agree: {DATA}/test.safetensors"
 
 
 def test_a_card_is_not_changed_by_the_order_of_keys(project: Settings) -> None:

@@ -84,7 +84,7 @@ def training_apart(settings: Settings, network: str) -> str:
     """How the training of one of the same build differs from the published one, as the end of a sentence; '' if not."""
     if same_training(settings):
         return ""
-    weights = getattr(settings.networks[network], "weights", None)
+    weights = settings.networks[network].weights
     ours = f"quantized from the float weights {weights}" if weights else "trained"
     images, steps = ", ".join(settings.images.train), settings.qat.steps
     return f", trained on {', '.join(TRAINED_ON)}; ours is {ours} on {images}, {steps:,} steps of a run, so no verdict"
