@@ -58,6 +58,40 @@ DIAL = {
 }
 
 
+V1 = [
+    f"v1_{part}{rule}"
+    for part in ("", "both_")
+    for rule in ("always", "sign_element", "sign_layer", "sign_network", "cosine_layer", "cosine_network")
+]
+ABLATIONS = [
+    (r"plain QAT", "largest weight", ["plain"]),
+    (r"v1: .*, 13 readings", "largest weight", ["v1_offsets", *V1]),
+    (r"the network without its quantized body, in float", "", ["no_body"]),
+    (r"plain QAT", "99th percentile", ["plain_percentile"]),
+    (r"v1: .*, both", "99th percentile", ["v1_percentile_offsets", "v1_percentile_sign", "v1_percentile_both"]),
+    (r"v2 \(b\): .*", "99th percentile", ["v2_b"]),
+    (r"v2 \(c\): .*", "gamma x 99th percentile", ["v2_c"]),
+    (r"v2 \(d\), \(e\): .*", "gamma x 99th percentile", ["v2_d", "v2_e"]),
+    (r"plain QAT", "least squared error", ["plain_mse"]),
+]
+
+
+def test_the_table_of_the_ablations() -> None:
+    found = {
+        row["method"]: row
+        for row in results("ablations")
+        if (row["weight_bits"], row["activation_bits"]) in (("2", "2"), ("32", "32"))
+    }
+    told = rows("2-bit weights and activations | the weights' range")
+    for (label, weights, psnr, over), (words, of_weights, methods) in zip(told, ABLATIONS, strict=True):
+        assert re.fullmatch(words, label) and weights == of_weights
+        agrees(psnr, [float(found[each]["psnr"]) for each in methods], 2)
+        if over:
+            gains = [float(found[each]["difference"]) for each in methods]
+            agrees(over.replace("+", ""), gains, 2)
+    assert float(found["v2_e"]["psnr"]) - float(found["plain_percentile"]["psnr"]) < 0.015, "what README says v2 adds"
+
+
 def test_the_table_of_the_dial() -> None:
     found = {(row["network"], row["method"]): row for row in results("dial")}
     told = rows("3-bit activations | dial at 0")
