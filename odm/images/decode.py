@@ -225,8 +225,13 @@ def _layout_of_tiff(tags: Any, mode: str) -> Layout:
 
 
 def _eight(image: Image.Image, layout: Layout) -> tuple[Pixels, Pixels | None]:
-    image.load()
     is_grey = layout.colour in (GREY, WHITE_IS_0)
+    if layout.alpha and _is_multiplied(image):
+        _take_as_stored(image, "La" if is_grey else "RGBA")
+        stored = np.frombuffer(image.tobytes(), np.uint8).reshape(image.height, image.width, -1)
+        colour, opacity = _divided(stored)
+        return colour.astype(np.uint8), opacity.astype(np.uint8)
+    image.load()
     key = image.info.get("transparency")
     if key is not None and image.format == "PNG" and layout.colour != PALETTE:
         pixels = np.asarray(image.convert("L" if is_grey else "RGB"))
@@ -234,8 +239,6 @@ def _eight(image: Image.Image, layout: Layout) -> tuple[Pixels, Pixels | None]:
         # 0-255, not those of this colour.
         spread = 255 // (2**layout.bits - 1) if layout.bits in (2, 4) else 1
         return pixels, np.where(_equal(pixels, np.multiply(key, spread)), 0, 255).astype(np.uint8)
-    if image.mode == "La":  # grey times alpha, which Pillow turns into nothing else
-        image = image.convert("LA")
     alpha = np.asarray(image.convert("RGBA"))[..., 3] if image.has_transparency_data else None
     return np.asarray(image.convert("L" if is_grey else "RGB")), alpha
 
@@ -250,11 +253,10 @@ def _wide(image: Image.Image, stream: BinaryIO, layout: Layout) -> tuple[NDArray
         wide = 65535 - wide
     key = image.info.get("transparency")
     if layout.alpha:
-        colour, alpha = wide[..., :-1], wide[..., -1]
         if _is_multiplied(image):
-            exact = colour * 65535.0 / np.maximum(alpha, 1)[..., None]
-            colour = np.minimum(np.rint(exact), 65535).astype(np.uint16)
-        return colour[..., 0] if layout.colour == GREY else colour, alpha
+            colour, alpha = _divided(wide)
+            return colour.astype(np.uint16), alpha.astype(np.uint16)
+        return wide[..., 0] if layout.colour == GREY else wide[..., :-1], wide[..., -1]
     return wide, None if key is None else np.where(_equal(wide, np.asarray(key)), 0, 65535).astype(np.uint16)
 
 
@@ -262,18 +264,19 @@ def _both_bytes(image: Any, stream: BinaryIO, layout: Layout) -> NDArray[np.uint
     """(H, W, channels) where Pillow keeps the upper byte of each sample. Told that the bytes stand the other way round,
     it keeps the lower; of grey with alpha, which has no such name, all four bytes are taken for colours."""
     if layout.colour == GREY:
-        image.tile = [tile._replace(args=_with_mode(tile.args, "RGBA")) for tile in image.tile]
-        image.load()
+        _take_as_stored(image, "RGBA")
         pairs = np.asarray(image).astype(np.uint16)
         return pairs[..., ::2] * 256 + pairs[..., 1::2]
+    mode = _raw_mode(image.tile[0].args)
     if layout.alpha and _is_multiplied(image):  # Pillow would divide each byte by alpha's
-        image.tile = [tile._replace(args=_with_mode(tile.args, f"RGBA;16{_order(tile.args)}")) for tile in image.tile]
+        mode = mode.replace("a", "A")
+    native = "L" if sys.byteorder == "little" else "B"
+    order = native if mode[-1] == "N" else mode[-1]
     stream.seek(0)
-    other = Image.open(stream, formats=[str(image.format)])
-    other.tile = [tile._replace(args=_with_mode(tile.args, _other_order(tile.args))) for tile in image.tile]
-    image.load()
+    other: Any = Image.open(stream, formats=[str(image.format)])
+    _take_as_stored(image, mode[:-1] + order)
     wide = np.asarray(image).astype(np.uint16) * 256
-    other.load()
+    _take_as_stored(other, mode[:-1] + {"L": "B", "B": "L"}[order])
     wide += np.asarray(other)
     return wide[..., :3] if not layout.alpha else wide
 
@@ -287,20 +290,20 @@ def _raw_mode(args: Any) -> str:
     return str(args[0] if isinstance(args, tuple) else args)
 
 
-def _with_mode(args: Any, mode: str) -> Any:
-    """Arguments of a decoder, with another raw mode."""
-    return (mode, *args[1:]) if isinstance(args, tuple) else mode
+def _take_as_stored(image: Any, mode: str) -> None:
+    """Load an image by another raw mode than its own: of as many bytes, taken otherwise."""
+    image.tile = [
+        tile._replace(args=(mode, *tile.args[1:]) if isinstance(tile.args, tuple) else mode) for tile in image.tile
+    ]
+    image.load()
 
 
-def _order(args: Any) -> str:
-    """Of the bytes: L or B."""
-    mode = _raw_mode(args)
-    return ("L" if sys.byteorder == "little" else "B") if mode[-1] == "N" else mode[-1]
-
-
-def _other_order(args: Any) -> str:
-    """A raw mode that names the other order of bytes."""
-    return _raw_mode(args)[:-1] + {"L": "B", "B": "L"}[_order(args)]
+def _divided(stored: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Colour and alpha of samples whose colours are multiplied by alpha: to the nearest, which Pillow does not."""
+    most, alpha = np.iinfo(stored.dtype).max, stored[..., -1]
+    colour = stored[..., :-1] * float(most) / np.maximum(alpha, 1)[..., None]
+    colour = np.minimum(np.rint(colour), most)
+    return colour[..., 0] if colour.shape[-1] == 1 else colour, alpha
 
 
 def _equal(pixels: NDArray[Any], colour: NDArray[Any]) -> NDArray[np.bool_]:

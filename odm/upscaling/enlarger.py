@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from odm import inference
 from odm.errors import OdmError
 from odm.networks.backbone import Backbone
 from odm.networks.reach import reach
@@ -38,6 +39,7 @@ class OfNetwork:
         self.network, self.name = network, name
         self.scale, self.halo, self.multiple = network.scale, reach(network), network.multiple
         self.device = next(network.parameters()).device
+        inference._keep_memory()  # half of the time: pieces are all alike
 
     @torch.inference_mode()
     def __call__(self, pixels: Values) -> Values:

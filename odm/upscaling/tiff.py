@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Iterable
 from pathlib import Path
 
-from PIL import ExifTags
+from PIL import ExifTags, TiffTags
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from odm.images.decode import Samples
@@ -38,12 +38,13 @@ def write(path: Path, picture: Picture, bands: Iterable[Samples]) -> None:
                 raise OverflowError("larger than the 4 GB of a TIFF")
         file.write(bytes(file.tell() % 2))
         place = file.tell()
-        file.write(_directory(picture, offsets, lengths).tobytes(place))
+        file.write(_directory(picture, offsets, lengths, place))
         file.seek(4)
         file.write(struct.pack("<I", place))
 
 
-def _directory(picture: Picture, offsets: list[int], lengths: list[int]) -> ImageFileDirectory_v2:
+def _directory(picture: Picture, offsets: list[int], lengths: list[int], place: int) -> bytes:
+    """As it lies at a place in the file."""
     tag = ExifTags.Base
     directory = ImageFileDirectory_v2(b"II*\0" + struct.pack("<I", _START))
     if picture.exif:
@@ -57,6 +58,7 @@ def _directory(picture: Picture, offsets: list[int], lengths: list[int]) -> Imag
     directory[tag.BitsPerSample] = (picture.bits,) * picture.channels
     directory[tag.Compression] = _DEFLATE
     directory[tag.PhotometricInterpretation] = 1 if picture.is_grey else 2
+    directory.tagtype[tag.StripOffsets] = TiffTags.LONG
     directory[tag.StripOffsets] = tuple(offsets)
     directory[tag.SamplesPerPixel] = picture.channels
     directory[tag.RowsPerStrip] = ROWS
@@ -66,4 +68,10 @@ def _directory(picture: Picture, offsets: list[int], lengths: list[int]) -> Imag
         directory[tag.ExtraSamples] = _NOT_MULTIPLIED
     if picture.icc:
         directory[tag.InterColorProfile] = picture.icc
-    return directory
+    made = bytearray(directory.tobytes(place))
+    # Pillow takes offsets for distances from the directory's end, and adds that to them.
+    for entry in range(2, 2 + 12 * len(directory), 12):
+        code, _, count, value = struct.unpack_from("<HHII", made, entry)
+        if code == tag.StripOffsets:
+            struct.pack_into(f"<{count}I", made, entry + 8 if count == 1 else value - place, *offsets)
+    return bytes(made)
