@@ -155,7 +155,13 @@ def figures(card: Planned = "") -> None:
 
 @app.command()
 def upscale(
-    image: Annotated[Path, typer.Argument(help="An image file.")],
+    images: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Images, and folders of them; behind them where to write, if --output does not say it. Of one image "
+            "alone a PNG beside it is made."
+        ),
+    ],
     name: Annotated[
         str,
         typer.Option(
@@ -164,18 +170,35 @@ def upscale(
         ),
     ] = "",
     output: Annotated[
-        Path | None,
-        typer.Option(
-            "--output", "-o", help="Where to write, in the format of its suffix; beside the image if not given."
-        ),
-    ] = None,
+        str,
+        typer.Option("--output", "-o", help="Where to write: of one image a file, in the format of its suffix."),
+    ] = "",
+    force: Annotated[bool, typer.Option("--force", help="Write over what is there.")] = False,
+    format: Annotated[
+        str, typer.Option("--format", help="png, tiff, jpg, ...; each image's own where this is not given.")
+    ] = "",
+    window: Annotated[
+        int,
+        typer.Option("--window", help="Side of the pieces that images go in: less takes less memory."),
+    ] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="A line of JSON for each image, and one of all.")] = False,
 ) -> None:
-    """Enlarge an image with what was trained."""
+    """Enlarge images with what was trained."""
     from odm.settings.reading import PARAMS, load
 
-    is_of_suite = name and not name.endswith(".safetensors") and name not in _shipped() and PARAMS.exists()
+    is_of_suite = name and not Path(name).suffix and name not in _shipped() and PARAMS.exists()
     settings = load() if is_of_suite else None
-    _run(settings, "upscale", str(image), _of("network or run", name) if is_of_suite else name, str(output or ""))
+    name = _of("network or run", name) if is_of_suite else name
+    importlib.import_module("odm.steps.upscale").run(
+        settings,
+        [str(each) for each in images],
+        name,
+        output,
+        force=force,
+        suffix=format.removeprefix(".").lower(),
+        window=window,
+        as_json=as_json,
+    )
 
 
 @app.command()

@@ -25,10 +25,7 @@ def whole(path: Path) -> Iterator[Path]:
     disk, a folder that may not be written and the like are raised as OdmError.
     """
     target = _regular(path)
-    name = f".{target.name}.part"
-    if len(os.fsencode(name)) > LONGEST_NAME:
-        name = f".{hashlib.sha256(os.fsencode(target.name)).hexdigest()}.part"
-    beside = target.with_name(name)
+    beside = beside_of(target)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         yield beside
@@ -42,6 +39,14 @@ def whole(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # nothing was written where nothing can be removed, and that has been said
             beside.unlink()
+
+
+def beside_of(target: Path) -> Path:
+    """Where the temporary file of a target lies, which is no link."""
+    name = f".{target.name}.part"
+    if len(os.fsencode(name)) > LONGEST_NAME:
+        name = f".{hashlib.sha256(os.fsencode(target.name)).hexdigest()}.part"
+    return target.with_name(name)
 
 
 def _regular(path: Path) -> Path:

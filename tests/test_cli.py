@@ -18,6 +18,7 @@ from odm import cli, inference
 from odm.networks.device import usable_cores
 from odm.settings.reading import PARAMS, load
 from odm.steps import data, doctor, mismatch, pretrain, train
+from odm.upscaling.formats import FORMATS
 
 ROOT = Path(__file__).parents[1]
 COMMANDS = get_command(cli.app).commands  # type: ignore[attr-defined]
@@ -291,9 +292,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_upscale(trained: Path, tmp_path: Path) -> None:
-    """Through a real process; the last run of the settings, and a PNG beside the photograph."""
+    """Through a real process: a PNG beside the photograph."""
     shutil.copytree(trained, tmp_path / "trained")
-    done = odm("upscale", "photo.jpg", cwd=tmp_path / "trained")
+    done = odm("upscale", "photo.jpg", "--with", "w2a2", cwd=tmp_path / "trained")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == "photo_x3_w2a2.png: w2a2, x3\n"
     with Image.open(tmp_path / "trained" / "photo_x3_w2a2.png") as image:
@@ -347,6 +348,7 @@ def test_the_suffix_is_the_format(
 ) -> None:
     monkeypatch.chdir(trained)
     target = tmp_path / f"large{suffix}"
+    assert suffix.lower() in FORMATS
     assert main(monkeypatch, "upscale", "photo.jpg", "--with", "net", "-o", str(target)) == 0
     settings = load()
     with Image.open("photo.jpg") as photo, Image.open(target) as image:
@@ -365,7 +367,7 @@ def test_upscale_refuses_to_lose_something(trained: Path, tmp_path: Path, monkey
     os.mkfifo("pipe.png")
     before = sorted(os.listdir())
     shutil.copytree(trained / "results", "results")
-    known = "no image format has this suffix; there are: .png, .tif, .tiff, .bmp, .webp, .jpg, .jpeg"
+    known = "no image format has this suffix; there are: .png, .tif, .tiff, .bmp, .webp, .jpg, .jpeg, .avif"
     for name, said in (
         ("photo.jpg", "photo.jpg: is the image itself, which would be lost; name another file"),
         ("link.jpg", "link.jpg: is the image itself, which would be lost; name another file"),
@@ -382,13 +384,13 @@ def test_upscale_refuses_to_lose_something(trained: Path, tmp_path: Path, monkey
 
 def test_upscale_without_what_it_needs(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(trained)
-    assert "none.png: cannot be read: No such file" in str(main(monkeypatch, "upscale", "none.png"))
-    said = str(main(monkeypatch, "upscale", "photo.jpg", "-o", "photo.jpg/large.png"))
+    assert "none.png: cannot be read: No such file" in str(main(monkeypatch, "upscale", "none.png", "--with", "net"))
+    said = str(main(monkeypatch, "upscale", "photo.jpg", "--with", "net", "-o", "photo.jpg/large.png"))
     assert said == "odm: photo.jpg/large.png: cannot be written: a file is in its folder's place; move it away"
     shutil.copy("photo.jpg", tmp_path)
     shutil.copy(PARAMS, tmp_path)
     monkeypatch.chdir(tmp_path)
-    said = str(main(monkeypatch, "upscale", "photo.jpg"))
+    said = str(main(monkeypatch, "upscale", "photo.jpg", "--with", "w2a2"))
     assert said.startswith("odm: results/tiny/runs/w2a2/weights.safetensors: no such file; train it first")
 
 

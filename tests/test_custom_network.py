@@ -271,7 +271,7 @@ def test_tables_figures_check_and_upscale(own: Path, capsys: pytest.CaptureFixtu
     assert f"plain: {parameters:,} parameters, weights of fast_net.safetensors" in capsys.readouterr().out
     from odm.steps import upscale
 
-    upscale.run(settings, "held/0.png", "w4a4", "large.png")
+    upscale.run(settings, ["held/0.png"], "w4a4", "large.png")
     with Image.open("large.png") as large:
         assert large.size == (112, 128)
 

@@ -103,12 +103,12 @@ def test_upscale_where_there_is_no_suite(project: Path, tmp_path: Path, monkeypa
     monkeypatch.chdir(tmp_path / "nowhere")
     photograph(Path("photo.png"))
     monkeypatch.setattr(model, "DEFAULT", "w4a4_odm")
-    upscale.run(None, "photo.png", "", "")
+    upscale.run(None, ["photo.png"], "", "")
     assert Image.open("photo_x2_w4a4_odm.png").size == (40, 40)
-    upscale.run(None, "photo.png", str(files / "net.safetensors"), "out.png")
+    upscale.run(None, ["photo.png"], str(files / "net.safetensors"), "out.png")
     assert Image.open("out.png").size == (40, 40)
     with pytest.raises(OdmError, match=r"'w4a4_omd' is no shipped network; did you mean 'w4a4_odm'.*, and there is no"):
-        upscale.run(None, "photo.png", "w4a4_omd", "")
+        upscale.run(None, ["photo.png"], "w4a4_omd", "")
 
 
 def test_the_command_takes_a_model_file_anywhere(project: Path, tmp_path: Path) -> None:

@@ -15,17 +15,19 @@ from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from odm.errors import OdmError
 from odm.names import shown
 
 Pixels = NDArray[np.uint8]
+Samples = NDArray[np.unsignedinteger[Any]]
+"""uint8 or uint16."""
 
 GREY, WHITE_IS_0, RGB, PALETTE = "grey", "grey with white as 0", "RGB", "palette"
 
 EIGHT, WIDE = "eight", "wide"
-"""How pixels are read: by Pillow as 8 bits (1, 2 and 4 bits spread over 0-255), or all 16 bits of them scaled here."""
+"""How pixels are read: by Pillow as 8 bits (1, 2 and 4 bits spread over 0-255), or all 16 bits of them here."""
 
 READ: dict[tuple[str, int, bool], str] = {
     # colour, bits a sample, whether there is alpha. Unsigned integers all; what is not here is refused.
@@ -33,7 +35,7 @@ READ: dict[tuple[str, int, bool], str] = {
     **{(colour, 8, True): EIGHT for colour in (GREY, RGB, PALETTE)},
     (RGB, 8, False): EIGHT,
     **{(colour, 16, False): WIDE for colour in (GREY, WHITE_IS_0, RGB)},
-    (RGB, 16, True): WIDE,
+    **{(colour, 16, True): WIDE for colour in (GREY, RGB)},
 }
 
 UNSIGNED = "unsigned"
@@ -90,20 +92,44 @@ def read_image(file: Path) -> Pixels:
     By the table above: 16 bits are scaled to 8, a palette resolved, an alpha channel dropped where it is opaque
     throughout. Of many pages or frames the first is read, which a printed note says.
     """
-    with _trouble_in_one_line(file), file.open("rb") as stream:
-        image = _opened(stream)
-        layout = _layout(image, stream)
+    with opened(file) as (image, stream, layout):
         if layout.how is None:
             raise OdmError(f"{file}: {layout} pixels, which are not read; save it with 8 bits, as grey or RGB")
-        # What a camera puts behind a JPEG (MPO) is the same picture: a preview, a map of its light.
-        is_one_of_many = getattr(image, "is_animated", False) and image.format != "MPO"
-        pixels, is_opaque = _wide(image, stream, layout) if layout.how == WIDE else _eight(image, layout)
-        orientation = _orientation(image)
-    if not is_opaque:
+        is_one_of_many = holds_more(image)
+        colour, alpha = samples(image, stream, layout)
+        if colour.dtype == np.uint16:
+            colour = (colour.astype(np.uint32) * 255 + 32767) // 65535
+        orientation = orientation_of(image)
+    if not is_opaque(alpha):
         raise OdmError(f"{file}: has transparent pixels; save it without transparency")
     if is_one_of_many:
         print(f"note: {shown(file)}: holds more than one picture; the first is taken", flush=True)
-    return _upright(pixels, orientation)
+    return upright(colour, orientation).astype(np.uint8, copy=False)
+
+
+@contextmanager
+def opened(file: Path) -> Iterator[tuple[Image.Image, BinaryIO, Layout]]:
+    """An image file, and what its pixels are, for as long as the block reads them. OdmError of one line, which begins
+    with the file's name, of whatever goes wrong within."""
+    with _trouble_in_one_line(file), file.open("rb") as stream:
+        image = _opened(stream)
+        yield image, stream, _layout(image, stream)
+
+
+def samples(image: Image.Image, stream: BinaryIO, layout: Layout) -> tuple[Samples, Samples | None]:
+    """Colour, (H, W) if it is grey and else (H, W, 3), and alpha, (H, W), in the depth of the file, 8 or 16 bits; as
+    they are stored, not turned yet. Alpha is None where the file has none; colour is not multiplied by it."""
+    return _wide(image, stream, layout) if layout.how == WIDE else _eight(image, layout)
+
+
+def holds_more(image: Image.Image) -> bool:
+    """Whether there are other pictures behind the first. What a camera puts behind a JPEG (MPO) is the same picture: a
+    preview, a map of its light."""
+    return getattr(image, "is_animated", False) and image.format != "MPO"
+
+
+def is_opaque(alpha: Samples | None) -> bool:
+    return alpha is None or int(alpha.min()) == np.iinfo(alpha.dtype).max
 
 
 @contextmanager
@@ -198,60 +224,95 @@ def _layout_of_tiff(tags: Any, mode: str) -> Layout:
     return Layout(colour, bits[0], alpha, UNSIGNED if samples == {UNSIGNED} else "/".join(samples - {UNSIGNED}))
 
 
-def _eight(image: Image.Image, layout: Layout) -> tuple[Pixels, bool]:
-    """Pixels, and whether all of them are opaque."""
-    image.load()
+def _eight(image: Image.Image, layout: Layout) -> tuple[Pixels, Pixels | None]:
     is_grey = layout.colour in (GREY, WHITE_IS_0)
+    if layout.alpha and _is_multiplied(image):
+        _take_as_stored(image, "La" if is_grey else "RGBA")
+        stored = np.frombuffer(image.tobytes(), np.uint8).reshape(image.height, image.width, -1)
+        colour, opacity = _divided(stored)
+        return colour.astype(np.uint8), opacity.astype(np.uint8)
+    image.load()
     key = image.info.get("transparency")
     if key is not None and image.format == "PNG" and layout.colour != PALETTE:
         pixels = np.asarray(image.convert("L" if is_grey else "RGB"))
         # One colour that is transparent, in the depth of the file; Pillow spreads 2 and 4 bits of the pixels over
         # 0-255, not those of this colour.
         spread = 255 // (2**layout.bits - 1) if layout.bits in (2, 4) else 1
-        return pixels, not _holds(pixels, np.multiply(key, spread))
-    if image.mode == "La":  # grey times alpha, which Pillow turns into nothing else
-        image = image.convert("LA")
-    is_opaque = not image.has_transparency_data or int(np.asarray(image.convert("RGBA"))[..., 3].min()) == 255
-    return np.asarray(image.convert("L" if is_grey else "RGB")), is_opaque
+        return pixels, np.where(_equal(pixels, np.multiply(key, spread)), 0, 255).astype(np.uint8)
+    alpha = np.asarray(image.convert("RGBA"))[..., 3] if image.has_transparency_data else None
+    return np.asarray(image.convert("L" if is_grey else "RGB")), alpha
 
 
-def _wide(image: Image.Image, stream: BinaryIO, layout: Layout) -> tuple[Pixels, bool]:
-    """Pixels of 16 bits, scaled to 8, and whether all of them are opaque."""
-    image.load()
-    wide = np.asarray(image).astype(np.int64)
-    if layout.colour == RGB:
-        # Pillow keeps the upper byte of each sample. Told that the bytes stand the other way round, the lower.
-        stream.seek(0)
-        other = Image.open(stream, formats=[str(image.format)])
-        other.tile = [tile._replace(args=_other_byte(tile.args)) for tile in other.tile]
-        other.load()
-        wide = wide * 256 + np.asarray(other)
-    elif layout.colour == WHITE_IS_0:
+def _wide(image: Image.Image, stream: BinaryIO, layout: Layout) -> tuple[NDArray[np.uint16], NDArray[np.uint16] | None]:
+    if layout.colour == RGB or layout.alpha:
+        wide = _both_bytes(image, stream, layout)
+    else:
+        image.load()
+        wide = np.clip(np.asarray(image), 0, 65535).astype(np.uint16)
+    if layout.colour == WHITE_IS_0:
         wide = 65535 - wide
     key = image.info.get("transparency")
-    is_opaque = key is None or not _holds(wide, np.asarray(key))
     if layout.alpha:
-        is_opaque = int(wide[..., 3].min()) == 65535
-    if layout.colour == RGB:
-        wide = wide[..., :3]
-    return ((np.clip(wide, 0, 65535) * 255 + 32767) // 65535).astype(np.uint8), is_opaque
+        if _is_multiplied(image):
+            colour, alpha = _divided(wide)
+            return colour.astype(np.uint16), alpha.astype(np.uint16)
+        return wide[..., 0] if layout.colour == GREY else wide[..., :-1], wide[..., -1]
+    return wide, None if key is None else np.where(_equal(wide, np.asarray(key)), 0, 65535).astype(np.uint16)
 
 
-def _other_byte(args: Any) -> Any:
-    """Arguments of a decoder whose raw mode names the other order of bytes."""
-    if isinstance(args, tuple):
-        return (_other_byte(args[0]), *args[1:])
+def _both_bytes(image: Any, stream: BinaryIO, layout: Layout) -> NDArray[np.uint16]:
+    """(H, W, channels) where Pillow keeps the upper byte of each sample. Told that the bytes stand the other way round,
+    it keeps the lower; of grey with alpha, which has no such name, all four bytes are taken for colours."""
+    if layout.colour == GREY:
+        _take_as_stored(image, "RGBA")
+        pairs = np.asarray(image).astype(np.uint16)
+        return pairs[..., ::2] * 256 + pairs[..., 1::2]
+    mode = _raw_mode(image.tile[0].args)
+    if layout.alpha and _is_multiplied(image):  # Pillow would divide each byte by alpha's
+        mode = mode.replace("a", "A")
     native = "L" if sys.byteorder == "little" else "B"
-    order = native if args[-1] == "N" else args[-1]
-    return args[:-1] + {"L": "B", "B": "L"}[order]
+    order = native if mode[-1] == "N" else mode[-1]
+    stream.seek(0)
+    other: Any = Image.open(stream, formats=[str(image.format)])
+    _take_as_stored(image, mode[:-1] + order)
+    wide = np.asarray(image).astype(np.uint16) * 256
+    _take_as_stored(other, mode[:-1] + {"L": "B", "B": "L"}[order])
+    wide += np.asarray(other)
+    return wide[..., :3] if not layout.alpha else wide
 
 
-def _holds(pixels: NDArray[Any], colour: NDArray[Any]) -> bool:
+def _is_multiplied(image: Any) -> bool:
+    """Whether a TIFF's colours are stored times alpha."""
+    return image.format == "TIFF" and tuple(image.tag_v2.get(ExifTags.Base.ExtraSamples, ()))[:1] == (1,)
+
+
+def _raw_mode(args: Any) -> str:
+    return str(args[0] if isinstance(args, tuple) else args)
+
+
+def _take_as_stored(image: Any, mode: str) -> None:
+    """Load an image by another raw mode than its own: of as many bytes, taken otherwise."""
+    image.tile = [
+        tile._replace(args=(mode, *tile.args[1:]) if isinstance(tile.args, tuple) else mode) for tile in image.tile
+    ]
+    image.load()
+
+
+def _divided(stored: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Colour and alpha of samples whose colours are multiplied by alpha: to the nearest, which Pillow does not."""
+    most, alpha = np.iinfo(stored.dtype).max, stored[..., -1]
+    colour = stored[..., :-1] * float(most) / np.maximum(alpha, 1)[..., None]
+    colour = np.minimum(np.rint(colour), most)
+    return colour[..., 0] if colour.shape[-1] == 1 else colour, alpha
+
+
+def _equal(pixels: NDArray[Any], colour: NDArray[Any]) -> NDArray[np.bool_]:
+    """Where a pixel is of one colour: (H, W)."""
     same = pixels == colour
-    return bool((same.all(-1) if pixels.ndim == 3 else same).any())
+    return same.all(-1) if pixels.ndim == 3 else same
 
 
-def _orientation(image: Image.Image) -> int:
+def orientation_of(image: Image.Image) -> int:
     """1 to 8 of EXIF; 1 where there is none that can be read. Of a TIFF, Pillow has turned the pixels by now."""
     try:
         found = image.getexif().get(ExifTags.Base.Orientation, 1)
@@ -260,10 +321,10 @@ def _orientation(image: Image.Image) -> int:
     return found if isinstance(found, int) and 1 <= found <= 8 else 1
 
 
-def _upright(pixels: Pixels, orientation: int) -> Pixels:
-    if orientation == 1:
-        return pixels
-    # Without the rest of the file's EXIF, which Pillow would write anew and fails to where it is damaged.
-    bare = Image.fromarray(pixels)
-    bare.getexif()[ExifTags.Base.Orientation] = orientation
-    return np.asarray(ImageOps.exif_transpose(bare))
+def upright(pixels: Samples, orientation: int) -> Samples:
+    """Pixels, of shape (H, W) or (H, W, channels), turned as an orientation of EXIF says."""
+    if orientation > 4:
+        pixels = np.swapaxes(pixels, 0, 1)
+    upside_down = slice(None, None, -1 if orientation in (3, 4, 7, 8) else 1)
+    mirrored = slice(None, None, -1 if orientation in (2, 3, 6, 7) else 1)
+    return np.ascontiguousarray(pixels[upside_down, mirrored])
