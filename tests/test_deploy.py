@@ -230,7 +230,7 @@ def test_fixed_layers_are_exact() -> None:
     fixed = [each for each in form.modules() if isinstance(each, FixedLayer)]
     assert len(fixed) == 4
     for layer in fixed:
-        whole = layer.weight.double() / layer.weight_grid
+        whole = layer.weight.double() / layer.low_grid
         assert (whole == whole.round()).all() and whole.abs().max() < 2**15
 
 

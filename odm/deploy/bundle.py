@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from odm.deploy.certificate import faults, table
-from odm.deploy.extra import needed
 from odm.errors import OdmError
 from odm.files import digest_of_file, unreadable, whole, write_text
 from odm.sealed import read_sealed_json, write_sealed_json
@@ -61,7 +60,8 @@ def bundle_of(path: Path) -> Bundle:
 
 def read_model(path: Path) -> onnx.ModelProto:
     """An ONNX file. OdmError if it is missing or none."""
-    onnx = needed("onnx")
+    import onnx
+
     try:
         model = onnx.load_model_from_string(path.read_bytes())
         onnx.checker.check_model(model)

@@ -13,7 +13,7 @@ it, and no sum rounds:
 import copy
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +21,7 @@ from torch.nn import functional
 
 from odm.deploy.fixed import DIGIT, FixedLayer, Snapped
 from odm.deploy.flow import Flow
-from odm.deploy.integer import IntegerLayer
+from odm.deploy.integer import IntegerLayer, integer_layers, weighted
 from odm.deploy.levels import MOST_CODE, Levels, codes_of, levels_of
 from odm.deploy.margins import apart
 from odm.deploy.plan import Plan, plan, probe
@@ -39,6 +39,7 @@ INPUT_BITS = 13
 """Of what a float layer reads, without its sign."""
 WEIGHT_BITS = 15
 FINEST = -24
+MOST_PAIR = 2**15 - 1
 MEAN_GRID = 1 / 64
 """Of the mean colour that networks take off and add again."""
 LEAST_STEPS = 16.0
@@ -254,7 +255,7 @@ def _fixed(layer: nn.Conv2d | nn.Linear, largest: float, total: float) -> FixedL
         _exponent_above(weight.abs().amax().item()) - WEIGHT_BITS,
     )
     made.weight_grid = 2.0 ** max(*needs, FINEST)
-    made.weight.copy_((weight / made.weight_grid).round() * made.weight_grid)
+    made.weight.copy_((weight / made.weight_grid).round() * made.low_grid)
     if layer.bias is not None:
         made.bias.copy_((layer.bias.double() / made.high_grid).round() * made.high_grid)
     made.grid = made.high_grid
@@ -286,7 +287,7 @@ def _assembled(
     made = copy.deepcopy(folded)
     direct = dict(found.direct)
     writers = {writer: reader for reader, (writer, _) in direct.items()}
-    layers: dict[str, IntegerLayer] = {}
+    facts = {name: fact if name in writers else _on_grid(fact, grid) for name, fact in facts.items()}
     for name in found.quantized:
         quantized = folded.get_submodule(name)
         assert isinstance(quantized, QuantizedLayer)
@@ -299,11 +300,13 @@ def _assembled(
         if (reader := writers.get(name)) is not None:
             # The reader's origin goes into the bias: behind a ReLU both are 0 where the code is.
             sees = facts[reader]
-            moved = apart(unit, sees.step.item(), sees.levels, rectified=direct[reader][1])
+            finer = _finer(fact)
+            moved = apart(unit / finer, sees.step.item(), sees.levels, rectified=direct[reader][1])
             if moved is None:
                 del direct[reader], writers[name]
             else:
                 layer.unit.copy_(moved)
+                layer.weight.mul_(finer)
                 layer.bias.copy_(((bias - sees.origin) / moved.double()).round())
         if name not in writers:
             layer.grid = grid
@@ -326,7 +329,6 @@ def _assembled(
                 f"{name}: its range lies so far from zero that codes reach {layer.least} to {layer.most}, and 8 bits "
                 "end at 255; train it further, or with fewer bits"
             )
-        layers[name] = layer
         made.set_submodule(name, layer)
     for name, fixed in floats.items():
         layer_made = copy.deepcopy(fixed)
@@ -341,38 +343,62 @@ def _assembled(
     return made.eval()
 
 
-def _excess(made: Backbone, images: Iterable[Tensor]) -> int:
-    """By how many bits sums of integer layers pass what float32 adds up exactly."""
-    largest = 0.0
+def _on_grid(fact: Facts, grid: float) -> Facts:
+    """With a step that brings the unit onto the grid: levels and thresholds move together, by less than rounding the
+    unit alone would move levels. Where units differ by channel there is no such step."""
+    unit = fact.unit[0]
+    if fact.step.ndim or (fact.unit != unit).any() or unit < grid:
+        return fact
+    ratio = (unit / grid).round() * grid / unit
+    return replace(fact, step=fact.step * ratio, unit=fact.unit * ratio)
 
-    def note(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        nonlocal largest
-        assert isinstance(layer, IntegerLayer) and layer.codes is not None
-        sizes = layer.codes.abs()
-        if layer.is_linear:
-            total = functional.linear(sizes, layer.weight.float().abs()) * (
-                layer.unit / layer.grid if layer.grid else 1
-            )
-        else:
-            padding = [0, 0] if layer.pads_input else layer.padding
-            total = functional.conv2d(
-                sizes, layer.weight.float().abs(), None, layer.stride, padding, layer.dilation, layer.groups
-            )
-            total *= (layer.unit / layer.grid).view(-1, 1, 1) if layer.grid else 1
-        largest = max(largest, total.amax().item())
+
+def _finer(fact: Facts) -> int:
+    """By what codes can be multiplied, and the unit divided, so that the bias comes in finer units: a power of two.
+
+    Two products still fit 16 bits with a sign, in which some processors add them.
+    """
+    largest = max(1, fact.codes.abs().amax().item())
+    widest = fact.levels.most + max(0, -fact.levels.least)  # as it is stored, without a sign
+    room = min(MOST_CODE / largest, MOST_PAIR / (2 * largest * max(1, widest)))
+    return 2 ** max(0, math.floor(math.log2(room))) if room >= 1 else 1
+
+
+def _excess(made: Backbone, images: Iterable[Tensor]) -> int:
+    """By how many bits sums of integer layers, in units of the grid, pass what float32 adds up exactly.
+
+    OdmError where whole numbers themselves do.
+    """
+    layers = integer_layers(made)
+    largest = dict.fromkeys(layers, 0.0)
+
+    def note(name: str, layer: IntegerLayer) -> None:
+        assert layer.codes is not None
+        one = torch.ones_like(layer.unit)
+        bare = torch.zeros_like(layer.bias)
+        padding = [0, 0] if layer.pads_input else layer.padding
+        geometry = (layer.stride, padding, layer.dilation, layer.groups)
+        totals = weighted(layer.codes.abs(), layer.weight.abs(), one, bare, 0.0, *geometry)
+        largest[name] = max(largest[name], totals.amax().item())
 
     handles = []
-    for module in made.modules():
-        if isinstance(module, IntegerLayer):
-            module.keeps_codes = True
-            handles.append(module.register_forward_hook(lambda layer, inputs, _: note(layer, inputs)))
+    for name, layer in layers.items():
+        layer.keeps_codes = True
+        handles.append(layer.register_forward_hook(lambda layer, _inputs, _, name=name: note(name, layer)))
     try:
         for image in images:
             made(image)
     finally:
         for handle in handles:
             handle.remove()
-        for module in made.modules():
-            if isinstance(module, IntegerLayer):
-                module.keeps_codes, module.codes = False, None
-    return _exponent_above(largest) + HEADROOM - SUM_BITS
+        for layer in layers.values():
+            layer.keeps_codes, layer.codes = False, None
+    excess = FINEST
+    for name, layer in layers.items():
+        bits = _exponent_above(largest[name]) + HEADROOM - SUM_BITS
+        if bits > 0:
+            raise OdmError(f"{name}: its sums pass {SUM_BITS} bits; train with fewer bits or channels")
+        if layer.grid:
+            bits = _exponent_above(largest[name] * (layer.unit / layer.grid).amax().item()) + HEADROOM - SUM_BITS
+        excess = max(excess, bits)
+    return excess

@@ -22,7 +22,7 @@ class FixedLayer(nn.Module):
     """A float convolution or linear layer in fixed point.
 
     Inputs are rounded to multiples of `input_grid`, weights are multiples of `weight_grid` and outputs of `grid`; all
-    three are powers of two.
+    three are powers of two. `weight` is for inputs in units of their grid.
     """
 
     def __init__(self, layer: nn.Conv2d | nn.Linear) -> None:
@@ -41,9 +41,14 @@ class FixedLayer(nn.Module):
         self.input_grid = self.weight_grid = self.grid = 1.0
 
     @property
+    def low_grid(self) -> float:
+        """What sums of the lower digit are multiples of."""
+        return self.input_grid * self.weight_grid
+
+    @property
     def high_grid(self) -> float:
         """What sums of the higher digit are multiples of."""
-        return self.input_grid * DIGIT * self.weight_grid
+        return self.low_grid * DIGIT
 
     def forward(self, x: Tensor) -> Tensor:
         whole = torch.round(x * (1 / self.input_grid))
@@ -54,10 +59,9 @@ class FixedLayer(nn.Module):
         return y if self.grid <= high_grid else snapped(y, self.grid)
 
     def _weighted(self, x: Tensor, bias: Tensor | None) -> Tensor:
-        weight = self.weight * self.input_grid
         if self.is_linear:
-            return functional.linear(x, weight, bias)
-        return functional.conv2d(x, weight, bias, self.stride, self.padding, self.dilation, self.groups)
+            return functional.linear(x, self.weight, bias)
+        return functional.conv2d(x, self.weight, bias, self.stride, self.padding, self.dilation, self.groups)
 
     def extra_repr(self) -> str:
         return f"input {self.input_grid}, weights {self.weight_grid}, output {self.grid}"

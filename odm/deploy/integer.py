@@ -97,12 +97,12 @@ class IntegerLayer(nn.Module):
         self.origin: Tensor
         self.step: Tensor
         self.weight: Tensor
-        self.unit: Tensor
         self.bias: Tensor
         self.register_buffer("origin", torch.zeros(inputs))
         self.register_buffer("step", torch.ones(inputs))
         self.register_buffer("weight", torch.zeros(weight.shape, dtype=torch.int8))
-        self.register_buffer("unit", torch.ones(len(weight)))
+        # A parameter, so that it can be asked of the network where it computes.
+        self.unit = nn.Parameter(torch.ones(len(weight)), requires_grad=False)
         self.register_buffer("bias", torch.zeros(len(weight), dtype=torch.int32))
         self.least, self.most = 0, 255
         # What the output is a multiple of; 0 where nothing but one quantizer, behind a ReLU at most, takes it.

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from odm.deploy import integer  # noqa: F401  (the operators)
-from odm.deploy.extra import needed
 from odm.networks.backbone import Backbone
 
 if TYPE_CHECKING:
@@ -35,8 +34,8 @@ def to_onnx(network: Backbone, metadata: Mapping[str, str]) -> onnx.ModelProto:
     `enlarged` is float32 too, (1, 3, scale height, scale width), neither rounded nor clipped. Heights and widths are
     multiples of what the network takes.
     """
-    onnx = needed("onnx")
-    needed("onnxscript")
+    import onnx
+
     side = 16 * network.multiple
     example = torch.zeros(1, 3, side, side + network.multiple)
     with warnings.catch_warnings():
@@ -97,7 +96,8 @@ def _name_by_layers(model: onnx.ModelProto) -> None:
 
 def tapped(model: onnx.ModelProto, layers: Sequence[str]) -> bytes:
     """The same model, which also gives the codes of layers, as uint8 by `codes_of`."""
-    onnx = needed("onnx")
+    import onnx
+
     made = onnx.ModelProto()
     made.CopyFrom(model)
     for layer in layers:

@@ -147,7 +147,7 @@ def _integer(writer: _Writer, layer: IntegerLayer) -> None:
 def _fixed(writer: _Writer, layer: FixedLayer) -> None:
     writer.numbers("Bfff", FIXED, layer.input_grid, layer.weight_grid, layer.grid)
     writer.codes((layer.bias.double() / layer.high_grid).round())
-    writer.codes((layer.weight.double() / layer.weight_grid).round())
+    writer.codes((layer.weight.double() / layer.low_grid).round())
 
 
 def _said(path: Path) -> tuple[dict[str, Any], _Reader]:
@@ -221,7 +221,7 @@ def _read_layer(reader: _Reader, layer: nn.Conv2d | nn.Linear) -> IntegerLayer |
     fixed = FixedLayer(layer)
     fixed.input_grid, fixed.weight_grid, fixed.grid = reader.numbers("fff")
     reader.codes(fixed.bias, fixed.high_grid)
-    reader.codes(fixed.weight, fixed.weight_grid)
+    reader.codes(fixed.weight, fixed.low_grid)
     return fixed
 
 

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from odm.deploy.extra import needed
 from odm.deploy.fixed import FixedLayer
 from odm.deploy.integer import IntegerLayer
 from odm.networks.backbone import Backbone
@@ -26,7 +25,8 @@ class _File:
     """The constants that nodes take, by the layer that the nodes are of."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
-        numpy_helper = needed("onnx.numpy_helper")
+        from onnx import numpy_helper
+
         self.constants = {each.name: numpy_helper.to_array(each) for each in model.graph.initializer}
         self.nodes: dict[str, list[Any]] = {}
         for node in model.graph.node:
@@ -101,7 +101,7 @@ def _of_integer(file: _File, name: str, layer: IntegerLayer) -> Iterator[tuple[s
 
 def _of_fixed(file: _File, name: str, layer: FixedLayer) -> Iterator[tuple[str, bool]]:
     multiplied = file.of(name, "MatMul" if layer.is_linear else "Conv")
-    weight = (layer.weight * layer.input_grid).numpy()
+    weight = layer.weight.numpy()
     expected = weight.T if layer.is_linear else weight
     yield "weights", len(multiplied) == 2 and all(_equal(each[1], expected) for _, each in multiplied)
     biases = [each[2] for _, each in multiplied if len(each) > 2] + [each[1] for _, each in file.of(name, "Add")]

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from odm.deploy.extra import installed, needed
+from odm.deploy.extra import installed
 
 Array = NDArray[Any]
 RESTRICTIONS = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
@@ -65,7 +65,8 @@ class OnnxRuntime(Runtime):
     name = "onnxruntime"
 
     def open(self, model: bytes, threads: int = 1, optimized: Path | None = None) -> Session:
-        ort = needed("onnxruntime")
+        import onnxruntime as ort
+
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
@@ -75,7 +76,8 @@ class OnnxRuntime(Runtime):
         return _OrtSession(ort.InferenceSession(model, options, providers=["CPUExecutionProvider"]))
 
     def operators(self, model: bytes, layers: list[str]) -> list[Operator]:
-        onnx = needed("onnx")
+        import onnx
+
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "optimized.onnx"
             self.open(model, optimized=path)
@@ -106,7 +108,8 @@ class OpenVino(Runtime):
     name = "openvino"
 
     def _compile(self, model: bytes, threads: int) -> Any:
-        ov = needed("openvino")
+        import openvino as ov
+
         with unrestricted():
             # Its default for the float rest is bfloat16 where the processor has it.
             settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1}
@@ -142,7 +145,8 @@ class _OpenVinoSession(Session):
 
     def run(self, image: Array) -> dict[str, Array]:
         outputs = self.request.infer([image])
-        return {next(iter(port.get_names())): np.array(value) for port, value in outputs.items()}
+        # A port goes by every name that its value has had.
+        return {name: np.array(value) for port, value in outputs.items() for name in port.get_names()}
 
 
 def _said(told: Mapping[str, Any], key: str) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 from odm.deploy import packed
 from odm.deploy.bundle import bundle_of, read_model, refuse
 from odm.deploy.certificate import certify, changes, table
-from odm.deploy.extra import needed
+from odm.deploy.extra import need
 from odm.deploy.runtimes import runtimes
 from odm.deploy.sets import Sets, chosen
 from odm.errors import OdmError
@@ -21,7 +21,7 @@ def run(settings: Settings | None, path: str, sets: Sequence[str], most: int) ->
     Args:
         path: the folder of an export, or a file in it.
     """
-    needed("onnx")
+    need("onnx")
     bundle = bundle_of(Path(path))
     before = bundle.read_certificate()
     model = read_model(bundle.model)

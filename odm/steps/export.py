@@ -7,7 +7,7 @@ from odm.deploy import packed, source
 from odm.deploy.bundle import Bundle, refuse, write_model
 from odm.deploy.certificate import certify
 from odm.deploy.convert import integer_form
-from odm.deploy.extra import needed
+from odm.deploy.extra import need
 from odm.deploy.onnx_file import to_onnx
 from odm.deploy.ranges import measuring_images
 from odm.deploy.runtimes import runtimes
@@ -23,8 +23,7 @@ def run(settings: Settings | None, name: str, form: str, output: str, sets: Sequ
         settings: of the suite in force, where `name` is a run of it; none where it is a model file.
         most: images of each set, at most; 0 for all.
     """
-    for package in ("onnx", "onnxscript"):
-        needed(package)  # before minutes of work
+    need("onnx", "onnxscript")
     set_vectors("avx2")
     about, trained = source.of_file(Path(name)) if settings is None else source.of_run(settings, name)
     looked_at = chosen(sets, settings)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from odm.deploy import packed
 from odm.deploy.bundle import read_model
+from odm.deploy.extra import need
 from odm.errors import OdmError, some
 from odm.model import Model, about
 from odm.names import shown
@@ -44,6 +45,7 @@ def _model(file: Path) -> Lines:
 
 
 def _onnx(file: Path) -> Lines:
+    need("onnx")
     model = read_model(file)
     said = {each.key.removeprefix("odm."): each.value for each in model.metadata_props if each.key.startswith("odm.")}
     if not said:
