@@ -4,8 +4,9 @@ import importlib
 import io
 import os
 import sys
+from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -31,7 +32,19 @@ NetworkName = Annotated[str, typer.Argument(help="A name under `networks` in par
 RunName = Annotated[str, typer.Argument(help="A name under `runs` in params.yaml.")]
 
 
-def _step(step: str, *arguments: str | bool) -> None:
+class Form(StrEnum):
+    """Of an export."""
+
+    exact = "exact"
+
+
+def _settings() -> "Settings":
+    from odm.settings.reading import load
+
+    return load()
+
+
+def _step(step: str, *arguments: Any) -> None:
     from odm.settings.reading import load
 
     _run(load(), step, *arguments)  # settings first: a mistake is answered before torch has been waited for
@@ -42,7 +55,7 @@ def _shipped() -> set[str]:
     return {file.stem for file in (Path(__file__).parent / "shipped").glob("*.safetensors")}
 
 
-def _run(settings: "Settings | None", step: str, *arguments: str | bool) -> None:
+def _run(settings: "Settings | None", step: str, *arguments: Any) -> None:
     importlib.import_module(f"odm.steps.{step}").run(settings, *arguments)
 
 
@@ -211,6 +224,50 @@ def ship(
 ) -> None:
     """Write a trained network as one file that stands alone."""
     _step("ship", _of("network or run", name), str(output or ""), licence)
+
+
+WhichSets = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="A set of images to certify it over; may be given again. Small ones if none is named."),
+]
+Most = Annotated[int, typer.Option("--most", min=0, help="Images of each set, at most; 0 for all.")]
+
+
+@app.command()
+def export(
+    name: Annotated[str, typer.Argument(help="A run of params.yaml, or a model file of `odm ship`.")],
+    form: Annotated[Form, typer.Option("--form", help="What it is to be: the same to the bit, or fast.")] = Form.exact,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The folder to write; exported/<name>_<form> if not given.")
+    ] = None,
+    sets: WhichSets = None,
+    most: Most = 0,
+) -> None:
+    """Write a run for stock runtimes, with the proof that it computes what was trained."""
+    is_file = name.endswith(".safetensors")
+    settings = None if is_file else _settings()
+    known = name if is_file else _of("network or run", name)
+    _run(settings, "export", known, form.value, str(output or ""), sets or [], most)
+
+
+@app.command()
+def certify(
+    model: Annotated[Path, typer.Argument(help="The folder of an export, or a file in it.")],
+    sets: WhichSets = None,
+    most: Most = 0,
+) -> None:
+    """Prove again, here, that an exported model equals its integer form; fails on any difference."""
+    from odm.settings.reading import PARAMS
+
+    _run(_settings() if PARAMS.exists() else None, "certify", str(model), sets or [], most)
+
+
+@app.command()
+def info(file: Annotated[Path, typer.Argument(help="A model, an export, a certificate.")]) -> None:
+    """Say what a file of ours is."""
+    from odm.steps.info import run
+
+    run(str(file))
 
 
 @app.command()

@@ -1,0 +1,404 @@
+"""From a trained network to its integer form: whole numbers in every quantized layer, fixed point in all others.
+
+Exact in any float32 runtime, because no value of the residual stream is near a threshold of the quantizers that read
+it, and no sum rounds:
+
+- what layers write to the stream is a multiple of one power of two, the grid, and sums of it stay below 2^24 of it;
+- a quantizer that reads the stream has its steps on twice the grid and its origin on odd multiples of half of it, so
+  that thresholds lie half way between two values of the grid, whichever way a runtime divides;
+- where a quantizer sees a single layer through a ReLU the distances of all values it can see from all thresholds are
+  known beforehand, and the layer's unit is moved by millionths until none is within a runtime's rounding.
+"""
+
+import copy
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from odm.deploy.fixed import DIGIT, FixedLayer, Snapped
+from odm.deploy.flow import Flow
+from odm.deploy.integer import IntegerLayer, integer_layers, weighted
+from odm.deploy.levels import MOST_CODE, Levels, codes_of, levels_of
+from odm.deploy.margins import apart
+from odm.deploy.plan import Plan, plan, probe
+from odm.errors import OdmError
+from odm.networks.backbone import Backbone
+from odm.quantization.layer import QuantizedLayer, quantized_layers
+
+SUM_BITS = 24
+"""Whole numbers up to 2^24 are exact in float32, in any order of adding them up."""
+HEADROOM = 1
+"""Bits by which an image may pass what was measured."""
+THRESHOLD_BITS = 21
+"""Of thresholds over the grid: three bits, eight roundings, between a threshold and the next value."""
+INPUT_BITS = 13
+"""Of what a float layer reads, without its sign."""
+WEIGHT_BITS = 15
+FINEST = -24
+MOST_PAIR = 2**15 - 1
+MEAN_GRID = 1 / 64
+"""Of the mean colour that networks take off and add again."""
+LEAST_STEPS = 16.0
+"""A quantizer's step over the grid; less would move its levels by more than a thirtieth of a step."""
+
+
+@dataclass
+class Facts:
+    """Of one quantized layer, before anything is rounded."""
+
+    levels: Levels
+    codes: Tensor
+    """Of the weights, int8, a gain's sign and undone scales among them."""
+    unit: Tensor
+    """Of the sum of codes, float64 of shape (O,)."""
+    bias: Tensor
+    """float64 of shape (O,)."""
+    origin: Tensor
+    """float64 of shape () or (C,)."""
+    step: Tensor
+    pads_input: bool = False
+
+
+@torch.no_grad()
+def integer_form(network: Backbone, images: Iterable[Tensor]) -> Backbone:
+    """The integer form of a trained network, which stays as it is.
+
+    OdmError in one line where it has none.
+
+    Args:
+        images: low-resolution ones, (1, 3, H, W) in 0-255, by which ranges are measured.
+    """
+    images = list(images)
+    kept = [each for layer in quantized_layers(network).values() for each in (layer.input, layer.carried)]
+    trained = copy.deepcopy(network, {id(each): None for each in kept}).cpu().eval()
+    _check_bits(trained)
+    settle_mean(trained)
+    folded, gains = fold(trained)
+    found = plan(folded, Flow(folded, probe(folded)))
+    facts = {name: _facts(folded, name, gains) for name in found.quantized}
+    seen = _measured(trained, folded, found, images)
+    floats = {name: _fixed(_layer(folded, name), *seen[name]) for name in found.floats}
+    exponent = _exponent(found, facts, seen)
+    while True:
+        made = _assembled(folded, found, facts, floats, 2.0**exponent)
+        excess = _excess(made, images)
+        if excess <= 0:
+            return made
+        exponent += excess
+
+
+def settle_mean(network: Backbone) -> None:
+    """Round the mean colour that a network takes off and adds again, so that both are exact."""
+    mean = getattr(network, "mean", None)
+    if isinstance(mean, Tensor):
+        mean.copy_((mean / MEAN_GRID).round() * MEAN_GRID)
+
+
+def _check_bits(network: Backbone) -> None:
+    for name, layer in quantized_layers(network).items():
+        for what, part in (("weights", layer.weight), ("activations", layer.activation)):
+            if part is None:
+                raise OdmError(f"{name}: its {what} are float, which no integer convolution multiplies; quantize both")
+
+
+def fold(network: Backbone) -> tuple[Backbone, dict[str, tuple[Tensor, Tensor]]]:
+    """A copy without batch normalization where that follows one layer alone.
+
+    Returns:
+        With it, by the name of a quantized layer, gain and shift of its output, float64 of shape (O,); into float
+        layers they are folded.
+    """
+    flow = Flow(network, probe(network))
+    folded = copy.deepcopy(network)
+    gains: dict[str, tuple[Tensor, Tensor]] = {}
+    for name, value in flow.inputs.items():
+        norm = network.get_submodule(name)
+        before = value.inputs and value.is_module and value.uses == 1
+        if not isinstance(norm, nn.BatchNorm2d) or not before:
+            continue
+        assert norm.running_mean is not None and norm.running_var is not None, "in evaluation mode"
+        scale: Tensor = torch.ones_like(norm.running_var) if norm.weight is None else norm.weight
+        shift: Tensor = torch.zeros_like(norm.running_mean) if norm.bias is None else norm.bias
+        gain = scale.double() / (norm.running_var.double() + norm.eps).sqrt()
+        shift = shift.double() - norm.running_mean.double() * gain
+        layer = folded.get_submodule(value.made_by)
+        if isinstance(layer, QuantizedLayer):
+            gains[value.made_by] = gain, shift
+        elif isinstance(layer, nn.Conv2d):
+            bias = torch.zeros_like(shift) if layer.bias is None else layer.bias.double()
+            layer.weight.copy_(layer.weight.double() * gain.view(-1, 1, 1, 1))
+            layer.bias = nn.Parameter((bias * gain + shift).float())
+        else:
+            continue
+        folded.set_submodule(name, nn.Identity())
+    return folded, gains
+
+
+def _facts(network: Backbone, name: str, gains: dict[str, tuple[Tensor, Tensor]]) -> Facts:
+    layer = network.get_submodule(name)
+    assert isinstance(layer, QuantizedLayer)
+    float_layer = layer.layer
+    assert layer.activation is not None and layer.weight is not None
+    if isinstance(float_layer, nn.Conv2d) and (isinstance(float_layer.padding, str)):
+        raise OdmError(f"{name}: says its padding as '{float_layer.padding}'; write it as a number of pixels")
+    groups = float_layer.groups if isinstance(float_layer, nn.Conv2d) else 1
+    channels = float_layer.weight.shape[1] * groups
+    levels = levels_of(layer.activation, channels, name)
+    codes, unit = codes_of(layer.weight(float_layer.weight), name)
+    outputs = len(codes)
+    one = torch.ones(channels, dtype=torch.float64)
+    scale = shift = None
+    if (offset := layer.offset) is not None:
+        scale = None if offset.scale is None else offset.stored(offset.scale).double()
+        shift = None if offset.shift is None else offset.stored(offset.shift).double()
+    scale, shift = one if scale is None else scale, one * 0 if shift is None else shift
+    step, origin = levels.step / scale, (levels.rest - shift) / scale
+    # What code 0 is worth to the weights, by input channel; without an offset one number serves.
+    worth, sum_unit = one * levels.rest, levels.step * unit
+    pads_input = False
+    if offset is not None and offset.undone:
+        worth = origin
+        ratios = scale.amax() / scale
+        _check_ratios(ratios, codes, groups, name)
+        codes = (codes * _by_weight(ratios.round(), outputs, groups, codes.ndim)).to(torch.int8)
+        sum_unit /= scale.amax().item()
+        pads_input = bool((-origin / step).round().any()) and isinstance(float_layer, nn.Conv2d)
+    if offset is None:
+        step, origin = torch.tensor(levels.step).double(), torch.tensor(levels.rest).double()
+    by_channel = layer.weight(float_layer.weight).double()
+    by_channel = by_channel.flatten(2).sum(2) if by_channel.ndim > 2 else by_channel
+    bias = (by_channel * _by_weight(worth, outputs, groups, 2)).sum(1)
+    if float_layer.bias is not None:
+        bias += float_layer.bias.double()
+    units = torch.full((outputs,), sum_unit, dtype=torch.float64)
+    if name in gains:
+        gain, moved = gains[name]
+        codes = (codes * gain.sign().view(-1, *[1] * (codes.ndim - 1))).to(torch.int8)
+        units, bias = units * gain.abs().clamp(min=1e-30), bias * gain + moved
+    return Facts(levels, codes, units, bias, origin, step, pads_input)
+
+
+def _by_weight(values: Tensor, outputs: int, groups: int, ndim: int) -> Tensor:
+    """Values by input channel, (C,), as they stand to weights of shape (O, C / groups, ...)."""
+    by_group = values.view(groups, -1).repeat_interleave(outputs // groups, 0)
+    return by_group.view(*by_group.shape, *[1] * (ndim - 2))
+
+
+def _check_ratios(ratios: Tensor, codes: Tensor, groups: int, name: str) -> None:
+    if (ratios / ratios.round() - 1).abs().amax() > 1e-5:
+        raise OdmError(
+            f"{name}: its offset's scales are undone and are no powers of two, so they cannot go into whole weights; "
+            "train with `offsets.undone: false`, or with shifts alone"
+        )
+    largest = (codes.abs() * _by_weight(ratios, len(codes), groups, codes.ndim)).amax().round().int().item()
+    if largest > MOST_CODE:
+        raise OdmError(
+            f"{name}: its weights need codes up to {largest} once the scales of its offset are undone in them, and 8 "
+            f"bits with a sign end at {MOST_CODE}; train with fewer bits or without `offsets.undone`"
+        )
+
+
+def _layer(network: Backbone, name: str) -> nn.Conv2d | nn.Linear:
+    layer = network.get_submodule(name)
+    assert isinstance(layer, nn.Conv2d | nn.Linear)
+    if isinstance(layer, nn.Conv2d) and (isinstance(layer.padding, str) or layer.padding_mode != "zeros"):
+        raise OdmError(f"{name}: pads by '{layer.padding_mode}' ({layer.padding}); write zeros, as a number of pixels")
+    return layer
+
+
+def _measured(
+    trained: Backbone, folded: Backbone, found: Plan, images: Iterable[Tensor]
+) -> dict[str, tuple[float, float]]:
+    """By layer the largest |input|; of a float one also the largest sum of |input| |weight| and |bias|."""
+    seen = dict.fromkeys((*found.quantized, *found.floats), (0.0, 0.0))
+
+    def note(name: str, x: Tensor) -> None:
+        largest, total = x.abs().amax().item(), 0.0
+        if name in found.floats:
+            total = _sums(_layer(folded, name), x).amax().item()
+        seen[name] = max(seen[name][0], largest), max(seen[name][1], total)
+
+    handles = [
+        trained.get_submodule(name).register_forward_pre_hook(lambda _, inputs, name=name: note(name, inputs[0]))
+        for name in seen
+    ]
+    try:
+        for image in images:
+            trained(image)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return seen
+
+
+def _sums(layer: nn.Conv2d | nn.Linear, x: Tensor) -> Tensor:
+    bias = None if layer.bias is None else layer.bias.abs()
+    if isinstance(layer, nn.Linear):
+        return functional.linear(x.abs(), layer.weight.abs(), bias)
+    return functional.conv2d(
+        x.abs(), layer.weight.abs(), bias, layer.stride, layer.padding, layer.dilation, layer.groups
+    )
+
+
+def _fixed(layer: nn.Conv2d | nn.Linear, largest: float, total: float) -> FixedLayer:
+    made = FixedLayer(layer)
+    made.input_grid = 2.0 ** (_exponent_above(largest) + HEADROOM - INPUT_BITS)
+    weight = layer.weight.double()
+    needs = (
+        # Sums of the higher digit, of the lower one, and the size of a weight.
+        _exponent_above(total) + HEADROOM + 1 - SUM_BITS - _exponent_above(made.input_grid * DIGIT / 2) + 1,
+        _exponent_above(weight.abs().flatten(1).sum(1).amax().item() * DIGIT / 2) - SUM_BITS,
+        _exponent_above(weight.abs().amax().item()) - WEIGHT_BITS,
+    )
+    made.weight_grid = 2.0 ** max(*needs, FINEST)
+    made.weight.copy_((weight / made.weight_grid).round() * made.low_grid)
+    if layer.bias is not None:
+        made.bias.copy_((layer.bias.double() / made.high_grid).round() * made.high_grid)
+    made.grid = made.high_grid
+    return made
+
+
+def _exponent_above(value: float) -> int:
+    """Least n with value < 2^n."""
+    return math.frexp(value)[1] if value else 0
+
+
+def _exponent(found: Plan, facts: dict[str, Facts], seen: dict[str, tuple[float, float]]) -> int:
+    """Of the finest grid that the stream and its thresholds bear. OdmError where that is too coarse."""
+    readers = [name for name in found.quantized if name not in found.direct]
+    needs = [FINEST]
+    for name in readers:
+        fact = facts[name]
+        reach = max(-fact.levels.least, fact.levels.most) + 0.5
+        thresholds = (fact.step * reach + fact.origin.abs()).amax().item()
+        needs.append(_exponent_above(thresholds) + 1 - THRESHOLD_BITS)
+        needs.append(_exponent_above(seen[name][0]) + HEADROOM + 1 - SUM_BITS)
+    return max(needs)
+
+
+def _assembled(
+    folded: Backbone, found: Plan, facts: dict[str, Facts], floats: dict[str, FixedLayer], grid: float
+) -> Backbone:
+    """The network with all layers replaced."""
+    made = copy.deepcopy(folded)
+    direct = dict(found.direct)
+    writers = {writer: reader for reader, (writer, _) in direct.items()}
+    facts = {name: fact if name in writers else _on_grid(fact, grid) for name, fact in facts.items()}
+    for name in found.quantized:
+        quantized = folded.get_submodule(name)
+        assert isinstance(quantized, QuantizedLayer)
+        fact = facts[name]
+        layer = IntegerLayer(quantized.layer, per_channel=fact.step.ndim > 0)
+        layer.bits, layer.pads_input = quantized.bits, fact.pads_input
+        layer.least, layer.most = fact.levels.least, fact.levels.most
+        layer.weight.copy_(fact.codes)
+        unit, bias = fact.unit, fact.bias
+        if (reader := writers.get(name)) is not None:
+            # The reader's origin goes into the bias: behind a ReLU both are 0 where the code is.
+            sees = facts[reader]
+            finer = _finer(fact)
+            moved = apart(unit / finer, sees.step.item(), sees.levels, rectified=direct[reader][1])
+            if moved is None:
+                del direct[reader], writers[name]
+            else:
+                layer.unit.copy_(moved)
+                layer.weight.mul_(finer)
+                layer.bias.copy_(((bias - sees.origin) / moved.double()).round())
+        if name not in writers:
+            layer.grid = grid
+            layer.unit.copy_((unit / grid).round() * grid)
+            layer.bias.copy_((bias / grid).round())
+        if name in direct:
+            layer.step.copy_(fact.step)
+            layer.least = max(0, layer.least) if direct[name][1] else layer.least
+        else:
+            steps = fact.step / (2 * grid)
+            if steps.amin() * 2 < LEAST_STEPS:
+                raise OdmError(
+                    f"{name}: the residual stream passes 24 bits: its values reach so far that a step of "
+                    f"{fact.step.amin().item():.3g} is less than {LEAST_STEPS:.0f} of what float32 still tells apart"
+                )
+            layer.step.copy_(steps.round() * 2 * grid)
+            layer.origin.copy_(((fact.origin / grid - 0.5).round() + 0.5) * grid)
+        if layer.most + layer.zero_point > 255 or layer.least < -255:
+            raise OdmError(
+                f"{name}: its range lies so far from zero that codes reach {layer.least} to {layer.most}, and 8 bits "
+                "end at 255; train it further, or with fewer bits"
+            )
+        made.set_submodule(name, layer)
+    for name, fixed in floats.items():
+        layer_made = copy.deepcopy(fixed)
+        if name in found.in_stream:
+            layer_made.grid = max(grid, fixed.high_grid)
+        made.set_submodule(name, layer_made)
+    for name in found.activations:
+        rounded = Snapped(made.get_submodule(name))
+        rounded.grid = grid
+        made.set_submodule(name, rounded)
+    made.convolutional = False  # its layers are none that `reach` knows: images go through it whole
+    return made.eval()
+
+
+def _on_grid(fact: Facts, grid: float) -> Facts:
+    """With a step that brings the unit onto the grid: levels and thresholds move together, by less than rounding the
+    unit alone would move levels. Where units differ by channel there is no such step."""
+    unit = fact.unit[0]
+    if fact.step.ndim or (fact.unit != unit).any() or unit < grid:
+        return fact
+    ratio = (unit / grid).round() * grid / unit
+    return replace(fact, step=fact.step * ratio, unit=fact.unit * ratio)
+
+
+def _finer(fact: Facts) -> int:
+    """By what codes can be multiplied, and the unit divided, so that the bias comes in finer units: a power of two.
+
+    Two products still fit 16 bits with a sign, in which some processors add them.
+    """
+    largest = max(1, fact.codes.abs().amax().item())
+    widest = fact.levels.most + max(0, -fact.levels.least)  # as it is stored, without a sign
+    room = min(MOST_CODE / largest, MOST_PAIR / (2 * largest * max(1, widest)))
+    return 2 ** max(0, math.floor(math.log2(room))) if room >= 1 else 1
+
+
+def _excess(made: Backbone, images: Iterable[Tensor]) -> int:
+    """By how many bits sums of integer layers, in units of the grid, pass what float32 adds up exactly.
+
+    OdmError where whole numbers themselves do.
+    """
+    layers = integer_layers(made)
+    largest = dict.fromkeys(layers, 0.0)
+
+    def note(name: str, layer: IntegerLayer) -> None:
+        assert layer.codes is not None
+        one = torch.ones_like(layer.unit)
+        bare = torch.zeros_like(layer.bias)
+        padding = [0, 0] if layer.pads_input else layer.padding
+        geometry = (layer.stride, padding, layer.dilation, layer.groups)
+        totals = weighted(layer.codes.abs(), layer.weight.abs(), one, bare, 0.0, *geometry)
+        largest[name] = max(largest[name], totals.amax().item())
+
+    handles = []
+    for name, layer in layers.items():
+        layer.keeps_codes = True
+        handles.append(layer.register_forward_hook(lambda layer, _inputs, _, name=name: note(name, layer)))
+    try:
+        for image in images:
+            made(image)
+    finally:
+        for handle in handles:
+            handle.remove()
+        for layer in layers.values():
+            layer.keeps_codes, layer.codes = False, None
+    excess = FINEST
+    for name, layer in layers.items():
+        bits = _exponent_above(largest[name]) + HEADROOM - SUM_BITS
+        if bits > 0:
+            raise OdmError(f"{name}: its sums pass {SUM_BITS} bits; train with fewer bits or channels")
+        if layer.grid:
+            bits = _exponent_above(largest[name] * (layer.unit / layer.grid).amax().item()) + HEADROOM - SUM_BITS
+        excess = max(excess, bits)
+    return excess

@@ -1,0 +1,40 @@
+"""`odm export <run or model file>`: a file that stock runtimes execute, and the proof that it is what was trained."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from odm.deploy import packed, source
+from odm.deploy.bundle import Bundle, refuse, write_model
+from odm.deploy.certificate import certify
+from odm.deploy.convert import integer_form
+from odm.deploy.extra import need
+from odm.deploy.onnx_file import to_onnx
+from odm.deploy.ranges import measuring_images
+from odm.deploy.runtimes import runtimes
+from odm.deploy.sets import chosen
+from odm.networks.device import set_vectors
+from odm.settings.suite import Settings
+
+
+def run(settings: Settings | None, name: str, form: str, output: str, sets: Sequence[str], most: int) -> None:
+    """Writes a folder, `exported/<name>_<form>` if no other is named; certified over whole images of sets.
+
+    Args:
+        settings: of the suite in force, where `name` is a run of it; none where it is a model file.
+        most: images of each set, at most; 0 for all.
+    """
+    need("onnx", "onnxscript")
+    set_vectors("avx2")
+    about, trained = source.of_file(Path(name)) if settings is None else source.of_run(settings, name)
+    looked_at = chosen(sets, settings)
+    exact = integer_form(trained, measuring_images(trained.scale, trained.multiple))
+    bundle = Bundle(Path(output or f"exported/{about.name}_{form}"))
+    model = to_onnx(exact, source.metadata(about, trained, form))
+    write_model(bundle.model, model)
+    packed.write(bundle.form, about, exact)
+    found = certify(model, exact, trained, runtimes(), looked_at, most)
+    bundle.write_certificate(found, f"{about.name}, {form}")
+    print(bundle.table.read_text())
+    print(f"{bundle.folder}: {bundle.model.stat().st_size / 1000:.0f} kB for runtimes", end=", ")
+    print(f"{bundle.form.stat().st_size / 1000:.0f} kB packed")
+    refuse(found, bundle.folder)
