@@ -64,7 +64,7 @@ def anywhere(side: int, window: int, halo: int, draw: random.Random) -> list[Cut
         starts.append(min(side - window, starts[-1] + draw.randint(1, window - 2 * halo)))
     ends: list[int] = []
     for before, after in pairwise(starts):
-        ends.append(draw.randint(max(after + halo, *ends[-1:]), before + window - halo))
+        ends.append(draw.randint(max([after + halo, *ends[-1:]]), before + window - halo))
     ends.append(side)
     return [Cut(start, start + window, *each) for start, *each in zip(starts, [0, *ends[:-1]], ends, strict=True)]
 
