@@ -111,7 +111,8 @@ def _translations() -> dict[Any, Any]:
     from onnxscript import opset18 as op
 
     def constant(value: Any) -> Any:
-        return op.Constant(value=onnx_ir.tensor(value))
+        tensor: Any = onnx_ir.tensor(value)  # which the exporter takes, whatever the operator's types say
+        return op.Constant(value=tensor)
 
     def codes(x: Any, origin: Any, step: Any, least: int, most: int, axis: int) -> Any:
         zero_point = max(0, -least)
