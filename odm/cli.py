@@ -199,9 +199,10 @@ def upscale(
     """Enlarge images with what was trained."""
     from odm.settings.reading import PARAMS, load
 
-    is_of_suite = name and not Path(name).suffix and name not in _shipped() and PARAMS.exists()
-    settings = load() if is_of_suite else None
-    name = _of("network or run", name) if is_of_suite else name
+    # Where none is shipped, the last run of the suite is what there is.
+    is_of_suite = not Path(name).suffix and name not in _shipped() if name else not _shipped()
+    settings = load() if is_of_suite and PARAMS.exists() else None
+    name = _of("network or run", name or list(settings.runs)[-1]) if settings else name
     importlib.import_module("odm.steps.upscale").run(
         settings,
         [str(each) for each in images],

@@ -9,7 +9,8 @@ from __future__ import annotations
 import ast
 import warnings
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -38,7 +39,7 @@ def to_onnx(network: Backbone, metadata: Mapping[str, str]) -> onnx.ModelProto:
 
     side = 16 * network.multiple
     example = torch.zeros(1, 3, side, side + network.multiple)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _old_precision():
         warnings.simplefilter("ignore")
         program: Any = torch.onnx.export(
             network,
@@ -103,6 +104,17 @@ def tapped(model: onnx.ModelProto, layers: Sequence[str]) -> bytes:
     for layer in layers:
         made.graph.output.append(onnx.helper.make_tensor_value_info(codes_of(layer), onnx.TensorProto.UINT8, None))
     return made.SerializeToString()
+
+
+@contextmanager
+def _old_precision() -> Iterator[None]:
+    """Let torch's exporter ask for TF32 by the old name, which it may not where the new one has been set."""
+    precision = torch.backends.fp32_precision  # type: ignore[attr-defined]
+    torch.backends.fp32_precision = "none"  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        torch.backends.fp32_precision = precision  # type: ignore[attr-defined]
 
 
 def _translations() -> dict[Any, Any]:
