@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from odm import inference
 from odm.errors import OdmError
 from odm.networks.backbone import Backbone
+from odm.networks.device import placed
 from odm.networks.reach import reach
 
 Values = NDArray[np.float32]
@@ -36,9 +37,10 @@ class OfNetwork:
     """A network of ours as an Enlarger; `name` begins what is said of it."""
 
     def __init__(self, network: Backbone, name: str) -> None:
-        self.network, self.name = network, name
-        self.scale, self.halo, self.multiple = network.scale, reach(network), network.multiple
         self.device = next(network.parameters()).device
+        # Weights laid out as images are: else torch chooses kernels by size, and pieces end in other last bits.
+        self.network, self.name = placed(network, self.device), name
+        self.scale, self.halo, self.multiple = network.scale, reach(network), network.multiple
         inference._keep_memory()  # half of the time: pieces are all alike
 
     @torch.inference_mode()
