@@ -75,7 +75,7 @@ def jobs(settings: Settings) -> Iterator[Job]:
         ("evaluate", [*settings.floats, *settings.runs]),
     ):
         yield from ((step, name) for name in names)
-    yield from (("tables", ""), ("figures", ""))
+    yield from (("tables", ""), ("figures", ""), ("report", ""))
 
 
 def card(settings: Settings, step: str, name: str = "") -> Card:
@@ -108,8 +108,9 @@ def _modules(settings: Settings, step: str, name: str) -> Iterator[str]:
     yield f"odm.steps.{step}"
     if step in ("data", "tables"):
         return
-    runs = settings.runs if step == "figures" else {name: settings.runs[name]} if name in settings.runs else {}
-    floats = settings.floats if step == "figures" else [settings.runs[name].network if runs else name]
+    is_of_all = step in ("figures", "report")
+    runs = settings.runs if is_of_all else {name: settings.runs[name]} if name in settings.runs else {}
+    floats = settings.floats if is_of_all else [settings.runs[name].network if runs else name]
     yield "odm.networks.build"
     yield from (f"odm.networks.{settings.network_of(each).backbone}.network" for each in floats)
     if runs:
@@ -121,14 +122,15 @@ def _values(settings: Settings, step: str, name: str) -> dict[str, Any]:
     """The settings of a job, defaults filled in."""
     if step == "data":
         return _images(settings.images, name)
-    if step in ("tables", "figures"):
+    if step in ("tables", "figures", "report"):
         shown = {"suite", "networks", "dials", "methods", "runs"}
         values = settings.model_dump(mode="json", include=shown) | {"test": settings.images.test}
         if step == "figures":
             return values | _machine(settings)
         trained = {key: _training(getattr(settings, key)) for key in ("pretraining", "qat")}
         costs = {name: method.step_cost for name, method in settings.methods.items()}
-        return values | trained | {"train": settings.images.train, "step_costs": costs}
+        values |= trained | {"train": settings.images.train, "step_costs": costs}
+        return values | _machine(settings) if step == "report" else values
 
     run = settings.runs.get(name)
     network = {"network": _network(settings.network_of(run.network if run else name))}

@@ -167,6 +167,12 @@ def figures(card: Planned = "") -> None:
 
 
 @app.command()
+def report(card: Planned = "") -> None:
+    """Put tables, charts and images of the suite into one page."""
+    _job("report", planned=card)
+
+
+@app.command()
 def upscale(
     images: Annotated[
         list[Path],

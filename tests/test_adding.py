@@ -103,7 +103,7 @@ def test_a_method_and_a_network_are_a_folder_each(tmp_path: Path) -> None:
         *("train w2a2_even", "evaluate w2a2_even"),
         *("pretrain stack_tiny", "mismatch stack_tiny", "evaluate stack_tiny"),
         *("train stack_w4a4", "evaluate stack_w4a4"),
-        *("tables", "figures"),
+        *("tables", "figures", "report"),
     }
 
     for split in ("train", "test"):

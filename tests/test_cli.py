@@ -22,7 +22,7 @@ from odm.upscaling.formats import FORMATS
 
 ROOT = Path(__file__).parents[1]
 COMMANDS = get_command(cli.app).commands  # type: ignore[attr-defined]
-STEPS = {"data", "pretrain", "dial", "mismatch", "train", "evaluate", "tables", "figures"}
+STEPS = {"data", "pretrain", "dial", "mismatch", "train", "evaluate", "tables", "figures", "report"}
 BESIDE = {"suite", "check", "verify", "adopt", "doctor", "upscale", "new", "cards"}
 
 

@@ -42,7 +42,7 @@ runs:
 """
 RUNS = ("plain", "odm", "pams", "pams_told")
 FLOATS = ("tiny", "turned")
-REPORT = {"tables", "figures"}
+REPORT = {"tables", "figures", "report"}
 
 
 def of(*steps_and_names: tuple[str, Iterable[str]]) -> set[str]:
@@ -180,7 +180,7 @@ EDITS: dict[str, tuple[Edit, set[str]]] = {
     "how images are shrunk": (code("images/imresize.py"), TRAINED | of(("data", ("train", "test")))),
     "reporting": (code("reporting/results.py"), REPORT),
     "reporting, one table": (code("reporting/markdown.py"), {"tables"}),
-    "published numbers": (text("odm/reporting/published.csv", "\n", "\n\n"), {"tables"}),
+    "published numbers": (text("odm/reporting/published.csv", "\n", "\n\n"), {"tables", "report"}),
     # Whose words are none of the job's code: what a step refuses, fetches or shows.
     "what gathers and renders": (
         code(

@@ -132,6 +132,7 @@ def test_a_suite_runs_each_of_its_networks_and_runs(suite: str, project: Path) -
         "evaluate": networks + dials + runs,
         "tables": 1,
         "figures": 1,
+        "report": 1,
     }
 
 

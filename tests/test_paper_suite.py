@@ -36,6 +36,7 @@ JOBS = {
     "evaluate": 6 + RUNS,
     "tables": 1,
     "figures": 1,
+    "report": 1,
 }
 
 

@@ -35,9 +35,9 @@ ALL = {
     *("data train", "data test", "pretrain tiny", "mismatch tiny", "evaluate tiny"),
     *("dial turned", "mismatch turned", "evaluate turned"),
     *("train first", "evaluate first", "train second", "evaluate second", "train third", "evaluate third"),
-    *("tables", "figures"),
+    *("tables", "figures", "report"),
 }
-OF_SECOND = {"train second", "evaluate second", "tables", "figures"}
+OF_SECOND = {"train second", "evaluate second", "tables", "figures", "report"}
 
 
 class Clone:

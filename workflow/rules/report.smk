@@ -47,3 +47,30 @@ rule figures:
         card=card_of("figures"),
     shell:
         "odm figures --card {params.card} > {log} 2>&1"
+
+
+rule report:
+    input:
+        of_networks_and_runs(),
+        data=TEST_IMAGES,
+    output:
+        report(
+            f"{RESULTS}/report.html",
+            caption="../report/report.rst",
+            category="Page",
+            labels={"page": "tables, charts, images"},
+        ),
+    log:
+        f"{LOGS}/report.log",
+    benchmark:
+        f"{LOGS}/report.tsv"
+    conda:
+        "../envs/odm.yaml"
+    threads: SETTINGS.threads
+    resources:
+        gpu=GPU,
+        processors=SETTINGS.threads,
+    params:
+        card=card_of("report"),
+    shell:
+        "odm report --card {params.card} > {log} 2>&1"

@@ -74,7 +74,7 @@ def everything():
         TRAIN_IMAGES,
         TEST_IMAGES,
         *of_networks_and_runs(),
-        *(f"{RESULTS}/{name}" for name in ["tables.md", "tables.csv", "tables.tex", "paper.csv"]),
+        *(f"{RESULTS}/{name}" for name in ["tables.md", "tables.csv", "tables.tex", "paper.csv", "report.html"]),
         *(f"{RESULTS}/figures/{figure}.png" for figure in FIGURES),
         "results/tables.md",
     ]
