@@ -16,6 +16,7 @@ QUANTITIES = {
     "cosine": "cosine of the two gradients",
 }
 """Columns of a history that are drawn."""
+PRETRAINING = "pretraining"
 POINTS = 80
 """Of a curve, at most: more would not be told apart."""
 Chart = dict[str, Any]
@@ -91,12 +92,14 @@ def _curves(suite: Suite) -> Chart | None:
         # From the end, so that the last step is always there.
         frame = history.iloc[::-every].iloc[::-1].reindex(columns=list(QUANTITIES))
         bits = "" if row.method == FLOAT else f"W{row.weight_bits}A{row.activation_bits}"
-        frames.append(frame.reset_index().assign(network=row.network, method=row.method, bits=bits, label=row.label))
+        stage = PRETRAINING if row.method == FLOAT else "quantization-aware"
+        frame = frame.reset_index().assign(network=row.network, stage=stage, method=row.method, bits=bits)
+        frames.append(frame.assign(label=row.label))
     if not frames:
         return None
     data = pd.concat(frames)
     there = {key: title for key, title in QUANTITIES.items() if data[key].notna().any()}
-    spec = _spec([], ["network"]) | {
+    spec = _spec([], ["network", "stage"]) | {
         "data": {
             "values": data.to_csv(index=False, float_format="%.4g", lineterminator="\n"),
             "format": {"type": "csv"},
@@ -116,7 +119,11 @@ def _curves(suite: Suite) -> Chart | None:
         "id": "curves",
         "title": "Training",
         "caption": f"The mean over seeds, at most {POINTS} points a row; each point is what history.csv has of it.",
-        "choices": [("network", _named(suite.floats)), ("quantity", list(there.items()))],
+        "choices": [
+            ("network", _named(dict.fromkeys(data["network"]))),
+            ("stage", _named(sorted(set(data["stage"]), reverse=True))),
+            ("quantity", list(there.items())),
+        ],
         "spec": spec,
     }
 

@@ -49,7 +49,7 @@ class Scene:
 
 def scenes(suite: Suite, test: Test, load: Callable[[str], Enlarge]) -> list[Scene]:
     """Of each finished network the scenes of `chosen`; of each row the first seed that is there."""
-    found = []
+    found: list[Scene] = []
     for network, row in suite.networks.items():
         if row.finished:
             found += _of_network(suite, network, test, load)
@@ -57,7 +57,7 @@ def scenes(suite: Suite, test: Test, load: Callable[[str], Enlarge]) -> list[Sce
 
 
 def chosen(suite: Suite, network: str, test: Test) -> list[int]:
-    """Places in `test`: of each set the first colour image, then that on which PSNR differs most between rows."""
+    """Places in `test`: of each set the first colour image, then the two on which PSNR differs most between rows."""
     places = crops.gains(suite, network, test)
     first = {test.images[place][0]: place for place in sorted(places, reverse=True)}
     found = sorted(first.values())
@@ -68,7 +68,7 @@ def chosen(suite: Suite, network: str, test: Test) -> list[int]:
         return float(np.ptp(psnr))
 
     if rows and places:
-        found.append(max(places, key=apart))
+        found += sorted(places, key=apart, reverse=True)[:2]
     return list(dict.fromkeys(found))
 
 

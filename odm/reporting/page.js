@@ -1,4 +1,3 @@
-"use strict";
 const content = JSON.parse(document.getElementById("content").textContent);
 
 // Tables: a number by its value, a word by its letters; what is empty stays last.
@@ -38,7 +37,7 @@ async function draw(id) {
       background: null, font: getComputedStyle(document.body).fontFamily, autosize: { type: "fit-x", contains: "padding" },
       view: { stroke: null },
       axis: { labelColor: quiet, titleColor: quiet, domainColor: quiet, tickColor: quiet, gridColor: quiet, gridOpacity: 0.13, titleFontWeight: "normal", labelFontSize: 11, titleFontSize: 12 },
-      legend: { orient: "bottom", columns: narrow ? 2 : 5, labelColor: quiet, titleColor: quiet, symbolLimit: 0, titleFontWeight: "normal" },
+      legend: { orient: "bottom", layout: { bottom: { direction: "vertical", anchor: "start", margin: 6 } }, columns: narrow ? 2 : 5, labelColor: quiet, titleColor: quiet, symbolLimit: 0, titleFontWeight: "normal" },
     },
   });
   views[id] = view;
