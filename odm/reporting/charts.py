@@ -53,7 +53,7 @@ def _scores(suite: Suite, lines: list[dict[str, Any]], cost: str, title: str) ->
     tooltip = [{"field": key} for key in ("method", "bits", "seeds", "PSNR", "SSIM")]
     points: Chart = {
         "transform": [{"filter": f"datum.method != '{BICUBIC}'"}],
-        "mark": {"type": "point", "filled": True, "size": 70, "opacity": 0.85},
+        "mark": {"type": "point", "size": 70, "strokeWidth": 1.8},
         "encoding": {
             "x": {"field": "cost", "type": "quantitative", "scale": {"zero": False}, "title": title},
             "color": _by_method(suite),

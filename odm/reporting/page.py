@@ -59,5 +59,5 @@ def _script(content: Any) -> Markup:
 
 def _library() -> Markup:
     """Vega, Vega-Lite and Vega-Embed, as vl-convert has them."""
-    bundle = vl_convert.javascript_bundle(None, vl_version=VEGA_LITE)
+    bundle = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", vl_version=VEGA_LITE)
     return Markup(bundle.replace("</script", "<\\/script"))
