@@ -210,7 +210,7 @@ def test_check(project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
     said = capsys.readouterr().out
     assert "train images: skimage_train (5 images)" in said
     assert "test images: skimage_test (3 images)" in said
-    jobs = 2 + 3 * len(settings.floats) + 2 * len(settings.runs) + 2
+    jobs = 2 + 3 * len(settings.floats) + 2 * len(settings.runs) + 3
     assert f"{jobs} jobs" in said
     assert f"{settings.pretraining.steps} steps of " in said
     assert f"{len(settings.runs)} runs of {settings.qat.steps} steps" in said

@@ -17,6 +17,7 @@ from test_tables import settings
 
 from odm.images.imresize import imresize
 from odm.images.prepared import Prepared
+from odm.networks.build import build
 from odm.reporting import gallery, results, tables
 from odm.reporting.charts import charts
 from odm.reporting.gallery import Scene, Version
@@ -123,22 +124,24 @@ def test_images_are_the_first_of_each_set_and_those_on_which_methods_differ(made
     assert [test.images[place][1] for place in gallery.chosen(suite, "tiny", test)] == ["boat", "cat"]
 
 
-def test_cuts_are_those_of_the_whole_output(made: Settings) -> None:
-    suite = results.read(made)
-    test = Prepared(made.results / "data" / "test.safetensors")
-
-    def load(name: str) -> gallery.Enlarge:
-        def enlarge(lr: np.ndarray, box: gallery.Box) -> np.ndarray:
-            top, left, height, width = box
-            return imresize(lr, Fraction(2))[2 * top : 2 * (top + height), 2 * left : 2 * (left + width)]
-
-        return enlarge
-
-    for scene in gallery.scenes(suite, test, load):
+def test_cuts_are_those_of_the_whole_output(made: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    network = build(made.networks["tiny"]).eval()
+    folder = Path.cwd()
+    monkeypatch.undo()
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(step.inference, "load", lambda made, name, device: network)
+    monkeypatch.setattr(gallery, "SIDES", (32,))
+    found: list[Scene] = []
+    monkeypatch.setattr(step.gallery, "encoded", lambda scenes: found.extend(scenes) or [])
+    step.run(made)
+    assert [scene.name for scene in found] == ["boat", "cat"]
+    for scene in found:
         labels = [version.label for version in scene.versions]
         assert labels == ["high resolution", "bicubic", "float", "odm W4A4", "plain W2A2", "odm W2A2"]
-        for version in scene.versions[2:]:
-            np.testing.assert_array_equal(version.pixels, scene.versions[1].pixels)
+        # Float is cut from the whole output; of the others a part alone has gone through the same network here.
+        for version in scene.versions[3:]:
+            assert version.pixels.shape == (32, 32, 3)
+            np.testing.assert_array_equal(version.pixels, scene.versions[2].pixels)
 
 
 def test_no_bit_of_an_output_is_lost() -> None:
