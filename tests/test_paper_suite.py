@@ -230,7 +230,7 @@ def test_the_table_of_suites_is_right() -> None:
     text = (ROOT / "docs" / "suites.md").read_text()
     suites = {path.stem: load(path) for path in PAPER.parent.glob("*.yaml")}
     counts = {name: (len(each.networks), len(each.dials), len(each.runs)) for name, each in suites.items()}
-    jobs = {name: 2 + 3 * (networks + dials) + 2 * runs + 2 for name, (networks, dials, runs) in counts.items()}
+    jobs = {name: 2 + 3 * (networks + dials) + 2 * runs + 3 for name, (networks, dials, runs) in counts.items()}
     said = {}
     for line in text.splitlines():
         if line.startswith("| ["):

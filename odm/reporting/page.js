@@ -60,7 +60,7 @@ for (const chart of document.querySelectorAll(".chart")) near.observe(chart);
 const at = (id) => document.getElementById(id);
 if (content.scenes.length) {
   const picture = at("picture"), lens = at("lens"), stage = at("stage"), difference = at("difference");
-  const ZOOM = 4;
+  const ZOOM = 8;
   let left, right, point, turn = 0;
 
   async function pixels(version) {
