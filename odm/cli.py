@@ -179,7 +179,8 @@ def upscale(
         str,
         typer.Option(
             "--with",
-            help="A model file, a shipped network (the default is one), or a network, dial or run of params.yaml.",
+            help="A file of `odm ship` or `odm export`, a shipped network (the default is one), or a network, dial or "
+            "run of params.yaml.",
         ),
     ] = "",
     output: Annotated[
