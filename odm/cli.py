@@ -185,7 +185,8 @@ def upscale(
         str,
         typer.Option(
             "--with",
-            help="A model file, a shipped network (the default is one), or a network, dial or run of params.yaml.",
+            help="A file of `odm ship` or `odm export`, a shipped network (the default is one), or a network, dial or "
+            "run of params.yaml.",
         ),
     ] = "",
     output: Annotated[
@@ -227,10 +228,13 @@ def ship(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="The file to write; <name>.safetensors here if not given.")
     ] = None,
-    licence: Annotated[str, typer.Option("--licence", help="Terms that the weights are given on.")] = "",
+    licence: Annotated[
+        str, typer.Option("--licence", help="Terms that the weights are given on, as SPDX has it.")
+    ] = "",
+    url: Annotated[str, typer.Option("--url", help="Where the file will be had from, for its entry in a hub.")] = "",
 ) -> None:
-    """Write a trained network as one file that stands alone."""
-    _step("ship", _of("network or run", name), str(output or ""), licence)
+    """Write a trained network as one file that stands alone, with a model card."""
+    _step("ship", _of("network or run", name), str(output or ""), licence, url)
 
 
 WhichSets = Annotated[

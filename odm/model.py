@@ -18,7 +18,7 @@ from odm.networks.device import placed
 from odm.networks.weights import fitting
 from odm.sealed import DamagedError, read_metadata, read_tensors, write_tensors
 from odm.settings.suite import Method, Network
-from odm.settings.training import Run
+from odm.settings.training import Qat, Run
 
 SHIPPED = Path(__file__).parent / "shipped"
 DEFAULT = "edsr_f32b5_x2_w4a4"
@@ -34,6 +34,10 @@ class Model(BaseModel):
     method: Method | None
     """None for a float network, which has no run either."""
     run: Run | None
+    starts_from: str = ""
+    """Whose float network it was before any of ours, and on which terms; empty for one that we trained."""
+    training: Qat | None = None
+    """None where that is not known, and for a float network."""
     trained_on: list[str]
     """Sets of images, of the quantization-aware training; a network that was taken over has been trained before."""
     scores: dict[str, dict[str, float]]

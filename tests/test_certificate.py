@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from test_deploy import FORMS, RUN, lows, quantized
 from trial import NETWORK, ODM, PLAIN
 
@@ -28,6 +29,8 @@ from odm.settings.images import Images
 from odm.steps import certify as certify_step
 from odm.steps import export as export_step
 from odm.steps import info
+from odm.steps import upscale as upscale_step
+from odm.upscaling import tiles
 
 onnx = pytest.importorskip("onnx", reason="needs odm-sr[deploy]")
 pytest.importorskip("onnxscript", reason="needs odm-sr[deploy]")
@@ -223,6 +226,40 @@ def test_export_certify_and_info(shipped: Path, tmp_path: Path, capsys: pytest.C
         with pytest.raises(OdmError, match=r"blocks\.1\.conv1: weight codes of the file"):
             certify_step.run(None, str(folder / "model.onnx"), [], 0)
         assert "model.odmi: other bytes than were certified" in capsys.readouterr().out
+
+
+@needs_runtimes
+@pytest.mark.parametrize("kind", [".onnx", ".odmi"])
+def test_photographs_go_through_what_was_exported(kind: str, shipped: Path, tmp_path: Path) -> None:
+    """In pieces to the bytes of the whole, and to those of the integer form."""
+    image = np.random.default_rng(3).integers(0, 256, (110, 230, 3), np.uint8)
+    with chdir(tmp_path):
+        Image.fromarray(image).save("photo.png")
+        export_step.run(None, str(shipped), "exact", "", ["skimage_test"], 1)
+        _, form = packed.read(Path("exported/it_exact/model.odmi"))
+        (whole,) = (each.numpy() for each in form(torch.from_numpy(image).permute(2, 0, 1)[None].float()))
+        for window in (tiles.SMALLEST, 0):
+            upscale_step.run(
+                None, ["photo.png"], f"exported/it_exact/model{kind}", "out.png", window=window, force=True
+            )
+            found = np.asarray(Image.open("out.png"))
+            assert np.array_equal(found, np.rint(whole.transpose(1, 2, 0).clip(0, 255)))
+        upscale_step.run(None, ["photo.png"], f"exported/it_exact/model{kind}", "")
+        assert Path("photo_x2_it_exact.png").exists()
+
+
+@needs_runtimes
+def test_photographs_do_not_go_through_just_any_file(exported: tuple[Any, Backbone, Backbone], tmp_path: Path) -> None:
+    (tmp_path / "other.onnx").write_bytes(exported[0].SerializeToString())
+    (tmp_path / "none.onnx").write_bytes(b"x")
+    for name, says in (
+        ("other.onnx", "none of `odm export` as it is now"),
+        ("none.onnx", "no ONNX model"),
+        ("gone.onnx", "no such file"),
+        ("gone.odmi", "no such file"),
+    ):
+        with pytest.raises(OdmError, match=says):
+            upscale_step.run(None, ["photo.png"], str(tmp_path / name), "")
 
 
 def test_what_is_no_file_of_ours_is_refused_in_one_line(tmp_path: Path) -> None:

@@ -1,5 +1,8 @@
 """Networks in a file of their own: shipped, loaded where there is no suite, and scored anew by `odm verify`."""
 
+import hashlib
+import json
+import re
 import shutil
 import subprocess
 import sys
@@ -10,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from huggingface_hub import ModelCard
 from PIL import Image
 from test_errors import one_line
 
@@ -122,6 +126,79 @@ def test_the_command_takes_a_model_file_anywhere(project: Path, tmp_path: Path) 
         for name, said in (("broken", "damaged, or none of `odm ship`"), ("gone", "no such file; `odm ship <run>`")):
             line = one_line("upscale", "photo.png", "--with", f"{name}.safetensors")
             assert line.startswith(f"odm: {name}.safetensors: {said}")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_page_is_read_by_the_hub_s_own_library(name: str, project: Path) -> None:
+    card = ModelCard.load(f"shipped/{name}.md")
+    about = model.about(Path(f"shipped/{name}.safetensors"))
+    assert card.data.model_name == name and card.data.license == "cc0"
+    scored = {(each.dataset_name, each.metric_type): each.metric_value for each in card.data.eval_results}
+    assert scored == {(images, key): each for images, found in about.scores.items() for key, each in found.items()}
+    assert hashlib.sha256(Path(f"shipped/{name}.safetensors").read_bytes()).hexdigest() in card.text
+    assert f"odm upscale photo.png --with {name}.safetensors" in card.text
+    assert ("20 steps of 2 patches of 12 x 12" in card.text) == (name != "net")
+
+
+# The fields of its Model and Resource, what each must be, and those that may be missing.
+OPEN_MODEL_DB = {
+    "name": re.compile(r".+"),
+    "author": re.compile(r"[a-zA-Z0-9]+(-[a-zA-Z0-9]+)*"),
+    "license": re.compile(r"[A-Za-z0-9.+-]+"),
+    "tags": list,
+    "description": re.compile(r"\S(.*\S)?", re.DOTALL),
+    "date": re.compile(r"\d{4}-\d\d-\d\d"),
+    "architecture": re.compile(r"[a-zA-Z0-9+-]+"),
+    "size": list,
+    "scale": range(1, 17),
+    "inputChannels": range(1, 5),
+    "outputChannels": range(1, 5),
+    "resources": list,
+    "images": list,
+}
+MAY_BE_MISSING = {
+    "trainingIterations": range(1, 10**9),
+    "trainingBatchSize": range(1, 10**9),
+    "trainingHRSize": range(1, 10**9),
+    "dataset": re.compile(r".+"),
+}
+RESOURCE = {
+    "platform": re.compile("pytorch|onnx|ncnn"),
+    "type": re.compile("pth|onnx"),
+    "size": range(1, 10**9),
+    "sha256": re.compile(r"[0-9a-f]{64}"),
+    "urls": list,
+}
+
+
+def fits(value: object, wanted: object) -> bool:
+    if isinstance(wanted, re.Pattern):
+        return isinstance(value, str) and wanted.fullmatch(value) is not None
+    return value in wanted if isinstance(wanted, range) else isinstance(value, list)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_entry_has_the_fields_of_openmodeldb(name: str, project: Path) -> None:
+    ship.run(load(), name, f"{name}.safetensors", "CC0", "https://example.org/it")
+    entry = json.loads(Path(f"{name}.json").read_text())
+    assert entry.keys() - MAY_BE_MISSING.keys() == OPEN_MODEL_DB.keys()
+    wanted = OPEN_MODEL_DB | MAY_BE_MISSING
+    assert [key for key, value in entry.items() if not fits(value, wanted[key])] == []
+    (file,) = entry["resources"]
+    assert file.keys() == RESOURCE.keys()
+    assert [key for key, value in file.items() if not fits(value, RESOURCE[key])] == []
+    assert file["urls"] == ["https://example.org/it"]
+    assert file["sha256"] == hashlib.sha256(Path(f"{name}.safetensors").read_bytes()).hexdigest()
+    assert ("trainingIterations" in entry) == (name != "net")
+    assert (entry["architecture"], entry["size"], entry["scale"]) == ("EDSR", ["6nf", "2nb"], 2)
+
+
+def test_a_network_that_was_taken_over_says_whose_it_was() -> None:
+    assert ship._starts_from("edsr_f32b5_x2") == (
+        "weights by the authors of EDSR, on DIV2K, for MLCommons (edsr_f32b5_fp32.tflite, Apache-2.0)"
+    )
+    assert ship._starts_from("mine.pt") == "the weights mine.pt"
+    assert ship._starts_from(None) == ""
 
 
 def test_ship_wants_scores_of_the_settings_in_force(project: Path) -> None:

@@ -11,6 +11,7 @@ from odm.errors import OdmError
 from odm.images import summary
 from odm.model import Model
 from odm.networks.backbone import Backbone
+from odm.networks.reach import reach
 from odm.sealed import read_sealed_json
 from odm.settings.suite import Settings
 
@@ -63,6 +64,7 @@ def digest_of(network: Backbone) -> str:
 def metadata(about: Model, network: Backbone, form: str) -> dict[str, str]:
     """What an ONNX file says of itself."""
     assert about.run is not None and about.method is not None
+    halo = reach(network)
     return {
         "odm.name": about.name,
         "odm.form": form,
@@ -71,6 +73,7 @@ def metadata(about: Model, network: Backbone, form: str) -> dict[str, str]:
         "odm.activation_bits": str(about.run.activation_bits),
         "odm.scale": str(network.scale),
         "odm.multiple": str(network.multiple),
+        "odm.halo": "" if halo is None else str(halo),
         "odm.colour_range": "RGB, 0-255, float32",
         "odm.licence": about.licence or "none stated",
         "odm.settings": about.settings,

@@ -10,11 +10,13 @@ from typing import Any
 import torch
 
 from odm import inference, model
+from odm.deploy import enlarger as exported
+from odm.deploy import packed
 from odm.errors import OdmError, nearest
 from odm.files import digest_of_file
 from odm.hold import held
 from odm.names import shown
-from odm.networks.device import device_of
+from odm.networks.device import device_of, set_vectors
 from odm.settings.suite import Settings
 from odm.upscaling import plan, tiles
 from odm.upscaling.batch import DONE, FAILED, FINISHED, Batch, Result
@@ -50,9 +52,9 @@ def run(
 ) -> None:
     """Paths are images and folders of images; without an `output` the last of several is where to write.
 
-    `name` is a model file, a shipped network, or a name of the settings, which are needed for nothing else; the shipped
-    default if it is empty. One image without an output becomes a PNG beside it. OdmError, after all others are done, if
-    any image is not.
+    `name` is a file of `odm ship` or `odm export`, a shipped network, or a name of the settings, which are needed for
+    nothing else; the shipped default if it is empty. One image without an output becomes a PNG beside it. OdmError,
+    after all others are done, if any image is not.
     """
     if suffix and f".{suffix}" not in FORMATS:
         raise OdmError(f"--format: '{suffix}' is none{nearest(suffix, (each[1:] for each in FORMATS))}")
@@ -82,8 +84,10 @@ def _is_file(target: str, by_option: bool) -> bool:
 
 
 def _chosen(settings: Settings | None, name: str) -> Chosen:
-    """What a name means: a model file or a network that is shipped, or one of the suite."""
+    """What a name means: a file, of `odm ship` or `odm export`, or a network that is shipped, or one of the suite."""
     file = model.shipped().get(name) or (Path(name) if Path(name).suffix else None)
+    if file is not None and file.suffix in exported.SUFFIXES:
+        return _exported(file)
     if file is not None:
         network = model.load(file, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
         return Chosen(OfNetwork(network, file.stem), file.stem, digest_of_file(file))
@@ -93,6 +97,15 @@ def _chosen(settings: Settings | None, name: str) -> Chosen:
     kind = "networks" if name in settings.floats else "runs"
     weights = settings.results / kind / name / "weights.safetensors"
     return Chosen(OfNetwork(network, name), name, digest_of_file(weights))
+
+
+def _exported(file: Path) -> Chosen:
+    name = file.parent.name or file.stem
+    if file.suffix != packed.SUFFIX:
+        return Chosen(exported.OfFile(file), name, digest_of_file(file))
+    set_vectors("avx2")  # as it was certified
+    form, halo = exported.integer(file)
+    return Chosen(OfNetwork(form, name, halo), name, digest_of_file(file))
 
 
 def _one(batch: Batch, todo: plan.Plan, chosen: Chosen, as_json: bool) -> None:

@@ -34,13 +34,13 @@ class Enlarger(Protocol):
 
 
 class OfNetwork:
-    """A network of ours as an Enlarger; `name` begins what is said of it."""
+    """A network of ours as an Enlarger; `name` begins what is said of it, `halo` its reach if that is known better."""
 
-    def __init__(self, network: Backbone, name: str) -> None:
+    def __init__(self, network: Backbone, name: str, halo: int | None = None) -> None:
         self.device = next(network.parameters()).device
         # Weights laid out as images are: else torch chooses kernels by size, and pieces end in other last bits.
         self.network, self.name = placed(network, self.device), name
-        self.scale, self.halo, self.multiple = network.scale, reach(network), network.multiple
+        self.scale, self.halo, self.multiple = network.scale, halo or reach(network), network.multiple
         inference._keep_memory()  # half of the time: pieces are all alike
 
     @torch.inference_mode()
