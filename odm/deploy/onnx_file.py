@@ -7,6 +7,7 @@ convolution whose int8 weights carry the unit of the sum; runtimes join these in
 from __future__ import annotations
 
 import ast
+import logging
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -41,6 +42,8 @@ def to_onnx(network: Backbone, metadata: Mapping[str, str]) -> onnx.ModelProto:
     example = torch.zeros(1, 3, side, side + network.multiple)
     with warnings.catch_warnings(), _old_precision():
         warnings.simplefilter("ignore")
+        # It says in four lines that torchvision, which none of ours needs, is missing.
+        logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)
         program: Any = torch.onnx.export(
             network,
             (example,),
