@@ -348,8 +348,8 @@ def test_what_is_due_is_what_is_run(engines: Engines) -> None:
                 photograph("mine/noise.png")(clone.folder)
             edit(clone.folder)
         asked = ours.odm("check")
-        assert f"Snakemake: {len(expected)} of 18 jobs due" in asked
-        assert f"DVC: {len(expected)} of 18 jobs due" in asked
+        assert f"Snakemake: {len(expected)} of 19 jobs due" in asked
+        assert f"DVC: {len(expected)} of 19 jobs due" in asked
         assert jobs(ours.snakemake()) == expected
         # By content: there are no other tables where the edit has changed no number.
         assert expected - {"tables"} <= jobs(theirs.dvc()) - {"cards"} <= expected
@@ -358,7 +358,7 @@ def test_what_is_due_is_what_is_run(engines: Engines) -> None:
             clone.adopt()
     for clone in (ours, theirs):
         said = clone.odm("check")
-        assert "Snakemake: 0 of 18 jobs due" in said and "DVC: 0 of 18 jobs due" in said
+        assert "Snakemake: 0 of 19 jobs due" in said and "DVC: 0 of 19 jobs due" in said
 
 
 def test_check_says_why(edited: Engines) -> None:
@@ -366,7 +366,7 @@ def test_check_says_why(edited: Engines) -> None:
         EDITS[what][0](edited.clone.folder)
     said = edited.clone.odm("check")
     for engine in ("Snakemake", "DVC"):
-        mine = said.split(f"{engine}: 8 of 18 jobs due\n")[1]
+        mine = said.split(f"{engine}: 9 of 19 jobs due\n")[1]
         assert "  train pams, pams_told; evaluate pams, pams_told: odm/methods/pams/method.py\n" in mine
         assert "  train odm; evaluate odm: run.seed 1 -> 2\n" in mine
 
