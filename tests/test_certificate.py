@@ -40,7 +40,7 @@ ABOUT = Model(
     name="it", network=NETWORK, method=PLAIN, run=RUN, trained_on=["mine"], scores={}, settings="0", licence="CC0"
 )
 NETWORKS: dict[str, Callable[[], Backbone]] = {
-    name: FORMS[name] for name in ("direct", "offsets", "undone", "eccv", "pams", "srresnet_bn", "rdn")
+    name: FORMS[name] for name in ("direct", "offsets", "undone", "powers", "eccv", "pams", "srresnet_bn", "rdn")
 }
 
 

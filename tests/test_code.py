@@ -5,6 +5,7 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -158,3 +159,26 @@ def test_a_card_holds_what_the_result_depends_on_and_nothing_else() -> None:
         elif name in settings.runs:
             kind = settings.methods[settings.runs[name].method].kind
             assert kinds == {kind, "plain"}  # which all of the quick suite's extend
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"pads": "quantized_zero"},
+        {"rectified_lower": "zero"},
+        {"offsets": {"powers_of_two": True}},
+    ],
+)
+def test_what_trains_towards_whole_numbers_is_on_a_card_where_it_is_set(changes: dict[str, Any]) -> None:
+    """Off, it is on none, so that nothing made before there were such settings is due."""
+    settings = load(ROOT / "suites" / "quick.yaml")
+    (key,) = changes
+    was = settings.methods["odm"].model_dump()
+    other = was | {key: was[key] | changes[key] if isinstance(changes[key], dict) else changes[key]}
+    made = settings.model_validate(
+        settings.model_dump() | {"methods": {**settings.model_dump()["methods"], "odm": other}}
+    )
+    plain, towards = (card.card(each, "train", "w2a2_odm_1").settings["method"] for each in (settings, made))
+    assert plain != towards and not {"pads", "rectified_lower"} & plain.keys()
+    assert "powers_of_two" not in plain["offsets"]
+    assert towards[key] == other[key] if key != "offsets" else towards[key]["powers_of_two"]

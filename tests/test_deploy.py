@@ -38,6 +38,12 @@ from odm.quantization.statistics import measured
 from odm.settings.training import Run
 
 SHIFTS = Odm(kind="odm", offsets=Offsets(share=1.0, kind="shift", undone=True))
+POWERS = Odm(
+    kind="odm",
+    offsets=Offsets(share=1.0, undone=True, powers_of_two=True),
+    pads="quantized_zero",
+    rectified_lower="zero",
+)
 RUN = Run(network="n", method="m", weight_bits=4, activation_bits=4)
 
 
@@ -138,6 +144,7 @@ FORMS: dict[str, Callable[[], Backbone]] = {
     "body": lambda: quantized(build(NETWORK), Plain(kind="plain", coverage="body")),
     "offsets": lambda: quantized(build(NETWORK), ODM),
     "undone": lambda: quantized(build(NETWORK), SHIFTS),
+    "powers": lambda: quantized(build(NETWORK), POWERS),
     "eccv": lambda: quantized(build(NETWORK), OdmEccv(kind="odm_eccv"), 2),
     "pams": lambda: quantized(build(NETWORK), Pams(kind="pams", coverage="blocks")),
     "ddtb": lambda: quantized(build(NETWORK), Ddtb(kind="ddtb", coverage="blocks", dynamic_share=0.0)),
@@ -284,15 +291,20 @@ def test_a_stream_beyond_24_bits_is_refused() -> None:
 
 
 def test_undone_scales_that_are_powers_of_two_go_into_the_weights() -> None:
-    network = quantized(build(NETWORK), Odm(kind="odm", offsets=Offsets(share=1.0, kind="scale", undone=True)))
-    for layer in quantized_layers(network).values():
-        assert layer.offset is not None and layer.offset.scale is not None
-        layer.offset.stored = lambda values: torch.exp2(values.log2().round())  # type: ignore[method-assign]
-    form = integer_form(network, lows())
-    assert max(layer.weight.abs().max() for layer in integer_layers(form).values()) > 15
-    with torch.inference_mode():
-        for image in lows():
-            assert (form(image) - network(image)).square().mean().sqrt() < 0.15 * network(image).std()
+    form = FORMS["powers"]()
+    assert max(layer.weight.abs().max() for layer in integer_layers(integer_form(form, lows())).values()) > 15
+
+
+def test_a_network_trained_towards_it_has_the_levels_of_its_form() -> None:
+    """Zero is a level behind each ReLU, and what surrounds an input is quantized with it: nothing else moves far."""
+    off = {
+        name: float((integer_form(network, lows())(lows()[0]) - network(lows()[0])).detach().abs().mean())
+        for name, network in {
+            "as it comes": quantized(build(NETWORK), PLAIN.model_copy(update={"percentile": 99.9}), 2),
+            "towards": quantized(build(NETWORK), PLAIN.model_copy(update={"pads": "quantized_zero"}), 2),
+        }.items()
+    }
+    assert off["towards"] < off["as it comes"]
 
 
 # Packed

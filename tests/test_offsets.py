@@ -64,3 +64,15 @@ def test_scales_stay_within_both_bounds():
     offset = Offset(None, torch.tensor([0.01, 1.0, 8.28, -3.0]), bits=8, undone=True)
     offset.settle()
     assert offset.scale.tolist() == [1 / 8, 1.0, 8.0, 1 / 8]
+
+
+def test_scales_are_stored_as_powers_of_two_where_asked():
+    values = torch.tensor([0.125, 0.7, 0.72, 1.4, 3.0, 8.0])
+    offset = Offset(torch.linspace(-1, 1, 6), values, bits=4, undone=True, powers_of_two=True)
+    scale, shift = offset.stored_parts()
+    assert scale.tolist() == [0.125, 0.5, 1.0, 1.0, 4.0, 8.0]
+    assert torch.equal(shift, offset.stored(offset.shift))
+    (x := uneven()).requires_grad_()
+    offset(x).square().sum().backward()
+    assert (offset.scale.grad != 0).all()
+    assert offset.storage() == 6 * (4 + 3) / 32

@@ -135,3 +135,25 @@ def test_statistics_of_a_linear_layer_are_by_its_channels():
     found = of_activation(channels_first(nn.Linear(6, 1), x), 99)
     torch.testing.assert_close(found.channel_means, x.mean(dim=(0, 1, 2)))
     torch.testing.assert_close(found.channel_deviations, x.flatten(0, 2).std(dim=0, correction=0))
+
+
+@pytest.mark.parametrize("undone", [None, False, True])
+def test_surroundings_are_quantized_where_asked(undone):
+    """Zeros around what is quantized, unless an offset that is taken back makes its own of them."""
+    torch.manual_seed(0)
+    convolution = nn.Conv2d(4, 5, 3, padding=(1, 0))
+    activation = LearnedRange(2)
+    activation.set_range(0.5, 2.0)  # no level at zero
+    offset = None if undone is None else Offset(torch.linspace(-1, 1, 4), torch.linspace(0.5, 2, 4), 8, undone)
+    layer = QuantizedLayer(convolution, activation, None, offset)
+    layer.pads_quantized, layer.carries = True, True
+    x = torch.randn(2, 4, 6, 7)
+    wide = nn.functional.pad(x, (0, 0, 1, 1))
+    if offset is None:
+        seen = activation(wide)
+    elif undone:
+        seen = offset.undo(activation(offset(wide)))
+    else:
+        seen = activation(nn.functional.pad(offset(x), (0, 0, 1, 1)))
+    torch.testing.assert_close(layer(x), nn.functional.conv2d(seen, convolution.weight, convolution.bias))
+    assert torch.equal(layer.carried, seen[:, :, 1:-1])

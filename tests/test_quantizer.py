@@ -132,6 +132,20 @@ def test_a_range_never_closes():
     assert torch.isfinite(quantizer(torch.randn(9))).all()
 
 
+def test_a_lower_bound_behind_a_relu_stays_zero_where_asked():
+    for lower, held in ((0.0, True), (-0.5, False)):
+        quantizer = LearnedRange(4, holds_zero=True)
+        quantizer.set_range(lower, 2.0)
+        same = LearnedRange(4, holds_zero=True)
+        same.load_state_dict(quantizer.state_dict())
+        for each in (quantizer, same):
+            with torch.no_grad():
+                each.lower.fill_(0.3)
+            each.settle()
+            assert each.lower.item() == (0 if held else pytest.approx(0.3))
+    assert "starts_at_zero" not in LearnedRange(4).state_dict()
+
+
 def test_scale_and_zero_point_say_where_levels_lie():
     quantizer = LearnedRange(3)
     quantizer.set_range(-2.0, 5.0)

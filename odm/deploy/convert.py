@@ -153,9 +153,8 @@ def _facts(network: Backbone, name: str, gains: dict[str, tuple[Tensor, Tensor]]
     one = torch.ones(channels, dtype=torch.float64)
     scale = shift = None
     if (offset := layer.offset) is not None:
-        scale = None if offset.scale is None else offset.stored(offset.scale).double()
-        shift = None if offset.shift is None else offset.stored(offset.shift).double()
-    scale, shift = one if scale is None else scale, one * 0 if shift is None else shift
+        scale, shift = offset.stored_parts()
+    scale, shift = one if scale is None else scale.double(), one * 0 if shift is None else shift.double()
     step, origin = levels.step / scale, (levels.rest - shift) / scale
     # What code 0 is worth to the weights, by input channel; without an offset one number serves.
     worth, sum_unit = one * levels.rest, levels.step * unit

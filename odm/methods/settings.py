@@ -4,7 +4,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from odm.settings.fields import Percentile, Rate, Strict
+from odm.settings.fields import Percentile, Rate, Strict, unsaid_at
 from odm.settings.training import Cooperation
 
 
@@ -53,6 +53,12 @@ class Quantization(MethodSettings):
     weight_percentile: Percentile = 99.0
     weight_range_gradient: bool = False
     """Whether W also learns through f(W). `mse` has no such gradient."""
+    pads: Annotated[Literal["zero", "quantized_zero"], unsaid_at("zero")] = "zero"
+    """What surrounds the input of a quantized convolution: zeros behind the quantizer, or the level that the quantizer
+    has for zero, as in whole numbers."""
+    rectified_lower: Annotated[Literal["learned", "zero"], unsaid_at("learned")] = "learned"
+    """The lower bound of a range that calibration starts at 0, as it does behind a ReLU: learned on, or held there, so
+    that zero stays a level."""
 
     @model_validator(mode="after")
     def _range_has_a_gradient(self) -> "Quantization":

@@ -42,6 +42,8 @@ class QuantizedLayer(nn.Module):
         # Where asked, what the activation quantizer made of that input, for all that takes it beside the layer.
         self.carries = False
         self.carried: Tensor | None = None
+        # Whether a convolution's surroundings are quantized with its input instead of being zeros behind the quantizer.
+        self.pads_quantized = False
 
     @property
     def bits(self) -> tuple[int, int]:
@@ -60,19 +62,42 @@ class QuantizedLayer(nn.Module):
             self.input = x
         with torch.autocast(x.device.type, enabled=False):
             if self.activation is not None:
-                x = self.activation(self.corrected(x))
-                if self.offset is not None and self.offset.undone:
-                    x = self.offset.undo(x)
-                if self.carries:
-                    self.carried = x
+                x = self._quantized(x)
             weight = layer.weight if self.weight is None else self.weight(layer.weight)
         if isinstance(layer, nn.Linear):
             return functional.linear(x[..., 0].transpose(1, 2).reshape(shape), weight, layer.bias)
-        return functional.conv2d(x, weight, layer.bias, layer.stride, layer.padding, layer.dilation, layer.groups)
+        padding = 0 if self._around() else layer.padding
+        return functional.conv2d(x, weight, layer.bias, layer.stride, padding, layer.dilation, layer.groups)
+
+    def _quantized(self, x: Tensor) -> Tensor:
+        """q of an input, with its surroundings where they are quantized too."""
+        assert self.activation is not None
+        is_undone = self.offset is not None and self.offset.undone
+        around = self._around()
+        # An offset that is undone holds for what surrounds the input too, one that stays does not.
+        seen = self.corrected(_padded(x, around)) if is_undone else _padded(self.corrected(x), around)
+        seen = self.activation(seen)
+        if self.offset is not None and is_undone:
+            seen = self.offset.undo(seen)
+        if self.carries:
+            self.carried = _padded(seen, [-side for side in around])
+        return seen
+
+    def _around(self) -> list[int]:
+        """What is padded before the quantizer, as `functional.pad` takes it; nothing is where it comes behind."""
+        layer = self.layer
+        if not self.pads_quantized or self.activation is None or isinstance(layer, nn.Linear):
+            return []
+        return layer._reversed_padding_repeated_twice
 
     def extra_repr(self) -> str:
         weight_bits, activation_bits = self.bits
         return f"W{weight_bits}A{activation_bits}"
+
+
+def _padded(x: Tensor, around: list[int]) -> Tensor:
+    """With zeros around it, or less of it where a side is negative."""
+    return functional.pad(x, around) if around else x
 
 
 def quantized_layers(network: nn.Module) -> dict[str, QuantizedLayer]:

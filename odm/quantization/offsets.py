@@ -8,9 +8,12 @@ from torch import Tensor, nn
 
 from odm.quantization.part import Part
 from odm.quantization.quantizer import quantize
+from odm.quantization.straight import straight_through
 
 # Scales start, and stay, within this factor of 1.
 LARGEST_SCALE = 8.0
+POWER_BITS = 3
+"""Of a power of two within these bounds, 1/8 to 8."""
 
 
 def choose(layers: Mapping[str, Mapping[str, Any]], share: float) -> dict[str, list[str]]:
@@ -36,13 +39,16 @@ class Offset(Part):
     """x* = x S_sigma + S_mu by channel, both learned, stored at a low bit width, static at test time.
 
     Either part may be absent. Stored values lie on a grid of 2^bits levels between the smallest and the largest of the
-    layer's channels; gradients pass straight through.
+    layer's channels, scales on request on the powers of two, 7 of them; gradients pass straight through.
     """
 
-    def __init__(self, shift: Tensor | None, scale: Tensor | None, bits: int, undone: bool) -> None:
+    def __init__(
+        self, shift: Tensor | None, scale: Tensor | None, bits: int, undone: bool, powers_of_two: bool = False
+    ) -> None:
         super().__init__()
         self.bits = bits
         self.undone = undone
+        self.powers_of_two = powers_of_two
         self.shift = None if shift is None else nn.Parameter(shift.clone())
         self.scale = None if scale is None else nn.Parameter(scale.clone())
 
@@ -53,9 +59,15 @@ class Offset(Part):
             return values
         return quantize(values, lower, upper, self.bits)
 
+    def stored_parts(self) -> tuple[Tensor | None, Tensor | None]:
+        """Scale and shift as they are stored, shape (C,)."""
+        scale = None if self.scale is None else self.stored(self.scale)
+        if self.scale is not None and self.powers_of_two:
+            scale = straight_through(self.scale, self.scale.log2().round().exp2())
+        return scale, None if self.shift is None else self.stored(self.shift)
+
     def _parts(self) -> tuple[Tensor | None, Tensor | None]:
-        scale = None if self.scale is None else self.stored(self.scale).view(-1, 1, 1)
-        shift = None if self.shift is None else self.stored(self.shift).view(-1, 1, 1)
+        scale, shift = (None if each is None else each.view(-1, 1, 1) for each in self.stored_parts())
         return scale, shift
 
     def forward(self, x: Tensor) -> Tensor:
@@ -80,7 +92,8 @@ class Offset(Part):
 
     def storage(self) -> float:
         """Numbers of 32 bits that inference must keep."""
-        return sum(each.numel() for each in self.parameters()) * self.bits / 32
+        widths = {"scale": POWER_BITS if self.powers_of_two else self.bits, "shift": self.bits}
+        return sum(each.numel() * widths[name] for name, each in self.named_parameters()) / 32
 
     def parts(self) -> list[str]:
         return [name for name in ("shift", "scale") if getattr(self, name) is not None]

@@ -103,7 +103,8 @@ class LearnedRange(ActivationQuantizer):
     # Least width of a range, relative to the first one; a narrower one would divide by nothing.
     FLOOR = 0.001
 
-    def __init__(self, bits: int, residual: bool = True, percentile: float = 99.0) -> None:
+    def __init__(self, bits: int, residual: bool = True, percentile: float = 99.0, holds_zero: bool = False) -> None:
+        """`holds_zero`: whether a lower bound that starts at 0, as behind a ReLU, stays there."""
         super().__init__(bits)
         self.residual = residual
         self.percentile = percentile
@@ -111,6 +112,8 @@ class LearnedRange(ActivationQuantizer):
         self.upper = nn.Parameter(torch.tensor(1.0))
         self.register_buffer("least", torch.tensor(self.FLOOR))
         self.least: Tensor
+        self.starts_at_zero: Tensor | None
+        self.register_buffer("starts_at_zero", torch.tensor(False) if holds_zero else None)
 
     def observe(self, x: Tensor) -> Tensor:
         """The percentile's mirror and the percentile."""
@@ -127,10 +130,14 @@ class LearnedRange(ActivationQuantizer):
         self.lower.fill_(lower)
         self.upper.fill_(lower + width)
         self.least.fill_(self.FLOOR * width)
+        if self.starts_at_zero is not None:
+            self.starts_at_zero.fill_(lower == 0)
 
     @torch.no_grad()
     def settle(self) -> None:
-        """Hold upper - lower at or above its floor."""
+        """Hold upper - lower at or above its floor, and a lower bound at 0 that is to stay there."""
+        if self.starts_at_zero is not None:
+            self.lower.masked_fill_(self.starts_at_zero, 0)
         self.upper.clamp_(min=self.lower + self.least)
 
     def at_floor(self) -> bool:

@@ -1,6 +1,6 @@
 """The base of all classes of settings, and the types of value that several share."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
@@ -17,6 +17,11 @@ Size = Annotated[int, Field(ge=1, le=1024)]
 """Of a network or a batch: its channels, blocks, images."""
 Rate = Annotated[float, Field(gt=0, le=1)]
 Percentile = Annotated[float, Field(gt=50, le=100)]
+
+
+def unsaid_at(default: Any) -> Any:
+    """For a key that came later than others: at its default it stands on no card, so that nothing is due by it."""
+    return Field(exclude_if=lambda value: value == default)
 
 
 class Strict(BaseModel):

@@ -41,14 +41,15 @@ class Odm(Cooperative):
             if settings.initial == "neutral":
                 shift = None if shift is None else torch.zeros_like(shift)
                 scale = None if scale is None else torch.ones_like(scale)
-            made[name] = Offset(shift, scale, settings.bits, settings.undone)
+            made[name] = Offset(shift, scale, settings.bits, settings.undone, settings.powers_of_two)
         return {name: offset for name, offset in made.items() if offset.parts()}
 
     def stored_offsets(self, state: Mapping[str, Tensor]) -> dict[str, Offset]:
+        settings = self.odm.offsets
         made = {}
         for name in self.names:
             shift, scale = (state.get(f"{name}.offset.{part}") for part in ("shift", "scale"))
-            made[name] = Offset(shift, scale, self.odm.offsets.bits, self.odm.offsets.undone)
+            made[name] = Offset(shift, scale, settings.bits, settings.undone, settings.powers_of_two)
         return {name: offset for name, offset in made.items() if offset.parts()}
 
     def regularizer(self) -> Tensor | None:

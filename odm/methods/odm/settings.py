@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from odm.methods.settings import Cooperating
-from odm.settings.fields import Bits, Strict
+from odm.settings.fields import Bits, Strict, unsaid_at
 
 
 class Offsets(Strict):
@@ -20,6 +20,8 @@ class Offsets(Strict):
     """Whether the correction is taken back after the quantizer (foldable into the convolution)."""
     bits: Bits = 4
     """Bit width the offsets are stored at."""
+    powers_of_two: Annotated[bool, unsaid_at(False)] = False
+    """Whether scales are stored as powers of two, so that undone ones can go into whole weights."""
 
 
 class Odm(Cooperating):

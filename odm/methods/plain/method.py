@@ -1,5 +1,10 @@
 """`plain`: learned ranges and the reconstruction loss alone, the baseline; the two versions of ODM extend it."""
 
+from __future__ import annotations  # what is imported for types alone is no part of a job's code
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
 from torch import nn
 
 from odm.methods.method import Method
@@ -8,6 +13,9 @@ from odm.networks.backbone import Backbone
 from odm.quantization.part import ActivationQuantizer
 from odm.quantization.quantizer import LearnedRange, WeightQuantizer
 from odm.settings.training import Run
+
+if TYPE_CHECKING:
+    from odm.quantization.offsets import Offset
 
 
 class Plain(Method):
@@ -18,7 +26,14 @@ class Plain(Method):
         self.plain = settings
 
     def activation(self, name: str) -> ActivationQuantizer:
-        return LearnedRange(self.run.activation_bits, self.plain.residual_gradient, self.plain.percentile)
+        settings = self.plain
+        holds = settings.rectified_lower == "zero"
+        return LearnedRange(self.run.activation_bits, settings.residual_gradient, settings.percentile, holds)
+
+    def _convert(self, activations: Mapping[str, ActivationQuantizer | None], offsets: Mapping[str, Offset]) -> None:
+        super()._convert(activations, offsets)
+        for layer in self.layers.values():
+            layer.pads_quantized = self.plain.pads == "quantized_zero"
 
     def weight(self) -> nn.Module:
         settings = self.plain
