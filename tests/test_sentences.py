@@ -203,3 +203,29 @@ def test_where_l1_ends(document: str) -> None:
             ends.append(float(list(csv.DictReader(file))[-1]["loss"]))
     assert len(ends) == 15
     assert float(found[1]) <= min(ends) and max(ends) <= float(found[2])
+
+
+BEST_OF_THE_STUDY = {
+    ("2", r"plain"): "plain_fast",
+    ("2", r"ddtb"): "ddtb_2",
+    ("2", r"daq"): "daq_2",
+    ("4", r"odm(?!_eccv)"): "odm_4",
+    ("4", r"pams"): "pams_2",
+    ("4", r"ddtb"): "ddtb_4",
+    ("4", r"daq"): "daq_deviations_8",
+}
+
+
+def test_the_study_says_what_its_table_says() -> None:
+    """Each number of docs/study.md's table, and that what a bench takes was the best that was tried."""
+    scored = [row for row in results("study") if row["set"] == "cid22_held"]
+    found = {(row["method"], row["weight_bits"]): float(row["psnr"]) for row in scored}
+    text = (ROOT / "docs" / "study.md").read_text()
+    told = re.findall(r"^\| `(\w+)`: .* \| ([\d.]*) \| ([\d.]*) \|$", text, re.MULTILINE)
+    assert len(told) > 40
+    for method, *cells in told:
+        for bits, cell in zip("24", cells, strict=True):
+            assert cell == (f"{found[method, bits]:.2f}" if (method, bits) in found else ""), method
+    for (bits, kind), best in BEST_OF_THE_STUDY.items():
+        tried = [psnr for (name, width), psnr in found.items() if width == bits and re.match(kind, name)]
+        assert found[best, bits] == max(tried), best
