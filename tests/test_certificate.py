@@ -1,5 +1,6 @@
 """What runtimes make of an exported file, and that a certificate fails on whatever is another in it."""
 
+import tempfile
 from collections.abc import Callable
 from contextlib import chdir
 from pathlib import Path
@@ -25,6 +26,7 @@ from odm.errors import OdmError
 from odm.model import Model
 from odm.networks.backbone import Backbone
 from odm.networks.build import build
+from odm.networks.custom.settings import Custom
 from odm.settings.images import Images
 from odm.steps import certify as certify_step
 from odm.steps import export as export_step
@@ -39,9 +41,42 @@ needs_runtimes = pytest.mark.skipif(not runtimes(), reason="neither onnxruntime 
 ABOUT = Model(
     name="it", network=NETWORK, method=PLAIN, run=RUN, trained_on=["mine"], scores={}, settings="0", licence="CC0"
 )
+CUSTOM = """
+from torch import nn
+
+
+class Block(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.spread = nn.Conv2d(16, 16, 3, padding=2, dilation=2, groups=4)
+        self.act = nn.PReLU()
+        self.mix = nn.Conv2d(16, 16, 1, bias=False)
+
+    def forward(self, x):
+        return x + self.mix(self.act(self.spread(x)))
+
+
+def network():
+    return nn.Sequential(
+        nn.Conv2d(3, 16, 3, padding=1), Block(), Block(), nn.Conv2d(16, 12, 3, padding=1), nn.PixelShuffle(2)
+    )
+"""
+
+
+def custom() -> Backbone:
+    with tempfile.TemporaryDirectory() as folder:
+        module = Path(folder) / "net.py"
+        module.write_text(CUSTOM)
+        layers = ["1.*", "2.mix"]
+        settings = Custom(
+            backbone="custom", module=str(module), build="network", layers=layers, value_range="0-1", scale=2
+        )
+        return quantized(build(settings), PLAIN)
+
+
 NETWORKS: dict[str, Callable[[], Backbone]] = {
     name: FORMS[name] for name in ("direct", "offsets", "undone", "powers", "eccv", "pams", "srresnet_bn", "rdn")
-}
+} | {"custom": custom}
 
 
 @pytest.fixture(scope="module")
