@@ -21,6 +21,7 @@ from odm.training.patches import Patches
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
+SUITES = (ROOT / "docs" / "suites.md").read_text()
 NUMBER = re.compile(r"-?\d+\.?\d*")
 
 
@@ -29,9 +30,9 @@ def results(suite: str) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def rows(heading: str) -> list[list[str]]:
-    """Of the table of README whose heading begins so, without emphasis."""
-    lines = README[README.index(f"\n| {heading}") + 1 :].split("\n\n", 1)[0].splitlines()[2:]
+def rows(heading: str, text: str = README) -> list[list[str]]:
+    """Of the table of a document whose heading begins so, without emphasis."""
+    lines = text[text.index(f"\n| {heading}") + 1 :].split("\n\n", 1)[0].splitlines()[2:]
     return [[cell.strip().replace("*", "") for cell in line.strip("|").split("|")] for line in lines]
 
 
@@ -42,7 +43,7 @@ def agrees(cell: str, values: list[float], digits: int) -> None:
     assert said == [f"{each:.{digits}f}" for each in wanted], cell
 
 
-# What README's words for a row are in the suite.
+# What a document's words for a row are in the suite.
 DIAL = {
     r"plain QAT": ["plain"],
     r"selective scale offsets.*": ["scale_offsets"],
@@ -82,14 +83,14 @@ def test_the_table_of_the_ablations() -> None:
         for row in results("ablations")
         if (row["weight_bits"], row["activation_bits"]) in (("2", "2"), ("32", "32"))
     }
-    told = rows("2-bit weights and activations | the weights' range")
+    told = rows("2-bit weights and activations | the weights' range", SUITES)
     for (label, weights, psnr, over), (words, of_weights, methods) in zip(told, ABLATIONS, strict=True):
         assert re.fullmatch(words, label) and weights == of_weights
         agrees(psnr, [float(found[each]["psnr"]) for each in methods], 2)
         if over:
             gains = [float(found[each]["difference"]) for each in methods]
             agrees(over.replace("+", ""), gains, 2)
-    assert float(found["v2_e"]["psnr"]) - float(found["plain_percentile"]["psnr"]) < 0.015, "what README says v2 adds"
+    assert float(found["v2_e"]["psnr"]) - float(found["plain_percentile"]["psnr"]) < 0.015, "what is said that v2 adds"
 
 
 def test_the_table_of_the_dial() -> None:
