@@ -310,6 +310,12 @@ def check() -> None:
 
 
 @app.command()
+def needs() -> None:
+    """Say how much time and memory each job asks of a cluster's scheduler."""
+    _step("needs")
+
+
+@app.command()
 def verify() -> None:
     """Re-read all that the suite has; name each file that is not what was written."""
     _step("verify")
