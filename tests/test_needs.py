@@ -99,7 +99,7 @@ def resources(said: str) -> dict[str, set[str]]:
 def test_each_rule_asks_a_cluster_for_time_memory_and_gpus(project: Path) -> None:
     params = project / "params.yaml"
     params.write_text(
-        params.read_text().replace("device: cpu", "device: cuda").replace("steps: 1800", "steps: 9000000")
+        params.read_text().replace("device: cpu", "device: cuda").replace("steps: 1800", "steps: 90000000")
     )
     done = run(*PROFILE, "all")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -114,7 +114,7 @@ def test_each_rule_asks_a_cluster_for_time_memory_and_gpus(project: Path) -> Non
         assert any(each.startswith("mem_mb=") for each in asked), rule
         assert ("gpu=1" in asked) == (rule not in ("data", "dial", "tables")), rule
         assert not any(each.startswith("processors=") for each in asked), rule
-    assert "runtime=1440" in found["pretrain"]  # of 9,000,000 steps, and no more: what a partition is presumed to give
+    assert "runtime=1440" in found["pretrain"]  # of 90,000,000 steps, and no more: what a partition is presumed to give
     assert "runtime=10" in found["train"]
 
 
