@@ -190,10 +190,10 @@ def _count(name: str, settings: Settings) -> str:
     return f"{number} images"
 
 
-def _asked(needs: Mapping[Job, Need]) -> str:
+def _asked(found: Mapping[Job, Need]) -> str:
     """What a cluster's scheduler is asked for at a job's first attempt, in one line."""
-    longest, largest = (max(needs, key=lambda job: needs[job][index]) for index in (0, 1))
-    time, memory = minutes(needs[longest].seconds), megabytes(needs[largest].memory)
+    longest, largest = (max(found, key=lambda job: found[job][index]) for index in (0, 1))
+    time, memory = minutes(found[longest].seconds), megabytes(found[largest].memory)
     return (
         f"a cluster is asked for up to {duration(60 * time)} ({' '.join(longest).rstrip()}) and {_size(1e6 * memory)} "
         f"({' '.join(largest).rstrip()}) a job; `odm needs` lists them"
