@@ -34,7 +34,7 @@ PROCESS, PROCESS_ON_A_CARD = 4e8, 4e9
 # Measured on EDSR: 1.9 for a float step, 4.6 for a quantized one of the greediest method.
 HELD, HELD_IN_QAT = 2, 5
 # Seconds of one thread by high-resolution pixel: to read it or shrink it to one scale; to score it, beside bicubic.
-# Measured: 0.3 and 1 of these millionths.
+# Measured: 0.3 of a millionth, and less than one.
 SHRUNK, SCORED = 1e-6, 2e-6
 # Bytes by high-resolution pixel of the one image at hand, for filtered copies of it in float64.
 AN_IMAGE = 300
