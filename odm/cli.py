@@ -62,20 +62,19 @@ def _run(settings: "Settings | None", step: str, *arguments: Any) -> None:
 def _job(step: str, name: str = "", planned: str = "") -> None:
     """A step that the engines run; the card that it was done under is noted for `odm check`."""
     from odm import card
+    from odm.gpus import taken
     from odm.hold import held
     from odm.settings.reading import load
 
     settings = load()
     if (step, name) not in set(card.jobs(settings)):
         return _run(settings, step, name)  # which says what there is instead
+    job = f"odm {step} {name}".rstrip()
     # Made before the work: of what it is done with, whatever is edited meanwhile.
     made = card.card(settings, step, name)
     if (planned or card.planned_by_dvc(settings, step, name) or made.digest) != made.digest:
-        raise OdmError(
-            f"odm {step} {name}".rstrip()
-            + ": settings or code have changed since this run was planned; start Snakemake or DVC again"
-        )
-    with held(card.beside_log(settings, step, name, ".lock"), f"odm {step} {name}".rstrip()):
+        raise OdmError(f"{job}: settings or code have changed since this run was planned; start Snakemake or DVC again")
+    with held(card.beside_log(settings, step, name, ".lock"), job), taken(made.settings.get("device", ""), job):
         _run(settings, step, *filter(None, [name]))
         card.record(settings, step, name, made)
 
@@ -307,6 +306,12 @@ def cards() -> None:
 def check() -> None:
     """Validate params.yaml and say what a run of the suite will do."""
     _step("check")
+
+
+@app.command()
+def needs() -> None:
+    """Say how much time and memory each job asks of a cluster's scheduler."""
+    _step("needs")
 
 
 @app.command()

@@ -13,9 +13,17 @@ from odm.errors import OdmError
 from odm.files import read_json, write_json
 
 
+class HeldError(OdmError):
+    """Another process has the lock."""
+
+    def __init__(self, who: str) -> None:
+        super().__init__(f"{who}; wait for it, or end it")
+        self.who = who
+
+
 @contextmanager
 def held(path: Path, job: str) -> Iterator[None]:
-    """Hold a job, by a lock at `path`, while the block runs. OdmError if another process does.
+    """Hold a job, by a lock at `path`, while the block runs. HeldError if another process does.
 
     The system frees what a dead process held: what lies at `path` means nothing by itself.
     """
@@ -24,7 +32,7 @@ def held(path: Path, job: str) -> Iterator[None]:
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        raise OdmError(_held(path, job)) from None
+        raise HeldError(_holder(path, job)) from None
     try:
         since = datetime.now().astimezone().isoformat(" ", "seconds")
         write_json(_note(path), {"job": job, "pid": os.getpid(), "host": socket.gethostname(), "since": since})
@@ -34,13 +42,13 @@ def held(path: Path, job: str) -> Iterator[None]:
 
 
 def refuse_while_held(folder: Path) -> None:
-    """OdmError if a process holds a lock in a folder or below."""
+    """HeldError if a process holds a lock in a folder or below."""
     for path in sorted(folder.rglob("*.lock")):
         lock = FileLock(path)
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            raise OdmError(_held(path, str(path.with_suffix("")))) from None
+            raise HeldError(_holder(path, str(path.with_suffix("")))) from None
         lock.release()
 
 
@@ -49,10 +57,10 @@ def _note(path: Path) -> Path:
     return path.with_suffix(".holder.json")
 
 
-def _held(path: Path, job: str) -> str:
+def _holder(path: Path, job: str) -> str:
+    """Who has a lock, in words."""
     try:
         found = read_json(_note(path))
-        who = f"{found['job']}: process {found['pid']} on {found['host']} is at it since {found['since']}"
+        return f"{found['job']}: process {found['pid']} on {found['host']} is at it since {found['since']}"
     except (OdmError, KeyError, TypeError):
-        who = f"{job}: another process is at it"
-    return f"{who}; wait for it, or end it"
+        return f"{job}: another process is at it"

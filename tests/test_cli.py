@@ -23,7 +23,7 @@ from odm.upscaling.formats import FORMATS
 ROOT = Path(__file__).parents[1]
 COMMANDS = get_command(cli.app).commands  # type: ignore[attr-defined]
 STEPS = {"data", "pretrain", "dial", "mismatch", "train", "evaluate", "tables", "figures", "report"}
-BESIDE = {"suite", "check", "verify", "adopt", "doctor", "upscale", "new", "cards"}
+BESIDE = {"suite", "check", "verify", "adopt", "doctor", "upscale", "new", "cards", "needs"}
 
 
 def odm(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -215,6 +215,7 @@ def test_check(project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
     assert f"{settings.pretraining.steps} steps of " in said
     assert f"{len(settings.runs)} runs of {settings.qat.steps} steps" in said
     assert " of training one job after another on " in said
+    assert "\na cluster is asked for up to 10 min (" in said
     assert [each.name for each in project.iterdir() if each.name not in ("params.yaml", "suites")] == []
 
 

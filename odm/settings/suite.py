@@ -28,7 +28,8 @@ class Settings(Strict):
     suite: Name
     """Results go to results/<suite>/."""
     device: Annotated[str, StringConstraints(pattern=f"^{DEVICE_PATTERN}$")] = "auto"
-    """`auto` takes the first GPU if there is one; a named device that is missing is an error."""
+    """`auto` and `cuda` take a GPU that no other job has, `auto` only if there is one; `cuda:0` is that GPU, which jobs
+    may share. A named device that is missing is an error."""
     threads: Annotated[int, Field(ge=1, le=1024)] = 1
     """CPU threads a job computes with. Results depend on it in the last bits, so it counts as a setting;
     one a job and several jobs side by side is fastest on few cores."""

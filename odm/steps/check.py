@@ -4,23 +4,33 @@ import multiprocessing
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 
 import torch
-from PIL import Image
 from torch import nn
 
 from odm import card, engines, leftovers
+from odm.card import Job
 from odm.errors import OdmError
-from odm.images.catalogue import CATALOGUE, Packaged
-from odm.images.folders import files_of_a_users
+from odm.images.area import area, count
+from odm.needs import megabytes, minutes
 from odm.networks.build import build
 from odm.networks.device import cpu_line, device_of, has_bfloat16, placed, set_vectors
 from odm.networks.settings import NetworkSettings
 from odm.settings.suite import Settings
 from odm.settings.training import Training
-from odm.training.estimate import CARDS, LONGEST_ON_A_CPU, duration, macs_a_pixel, refuse
+from odm.training.estimate import (
+    CARDS,
+    LONGEST_ON_A_CPU,
+    Footprint,
+    Need,
+    duration,
+    footprint,
+    needs,
+    refuse,
+    trainings,
+    work,
+)
 
 # Multiply-accumulates of a step that a CPU is timed at: well under a second of one thread.
 MOST_TIMED = 4e9
@@ -49,44 +59,40 @@ def run(settings: Settings) -> None:
     dials = f"{len(settings.dials)} dials to turn, " if settings.dials else ""
     print(f"{jobs} jobs: {len(settings.networks)} networks to pretrain, {dials}{len(settings.runs)} runs to train")
 
-    parameters = {}
-    work: dict[str, float] = {}  # multiply-accumulates by job, an overhead of its method's steps among them
-    seconds: dict[str, float] = {}  # by job
-    step: dict[str, dict[str, tuple[float, float]]] = {}
+    footprints: dict[str, Footprint] = {}
+    step: dict[str, dict[str, float]] = {}  # seconds of a float one
     sizes: dict[str, tuple[tuple[int, int, str], float]] = {}  # of the float step that was timed, and its seconds
     for name, network_settings in settings.networks.items():
         network = placed(build(network_settings), device)
-        parameters[name] = sum(each.numel() for each in network.parameters())
-        macs = macs_a_pixel(network)
+        footprints[name] = footprint(network)
         step[name] = {}
         timed: dict[tuple[int, int, str], float] = {}
         for kind, training in (("pretraining", settings.pretraining), ("qat", settings.qat)):
-            pixels = training.batch * training.patch**2
-            batch, patch = _timed_size(training, macs) if device.type == "cpu" else (training.batch, training.patch)
+            batch, patch = training.batch, training.patch
+            if device.type == "cpu":
+                batch, patch = _timed_size(training, footprints[name].macs)
             size = (batch, patch, "float32" if missing else training.precision)
             if size not in timed:
                 timed[size] = _seconds_a_step(network, *size, device)
-            step[name][kind] = (macs * pixels, timed[size] * pixels / (batch * patch**2))
+            step[name][kind] = timed[size] * training.batch * training.patch**2 / (batch * patch**2)
             sizes[name] = (size, timed[size])
         given = network_settings.weights
-        if not given:
-            work[name], seconds[name] = (each * settings.pretraining.steps for each in step[name]["pretraining"])
-        steps = f"{settings.pretraining.steps} steps of {step[name]['pretraining'][1] * 1e3:.0f} ms"
-        print(f"  {name}: {parameters[name]:,} parameters, {f'weights of {given}' if given else steps}")
-    for name, run_settings in settings.runs.items():
-        steps_of_it = settings.methods[run_settings.method].step_cost * settings.qat.steps
-        work[name], seconds[name] = (each * steps_of_it for each in step[settings.base_of(run_settings.network)]["qat"])
+        steps = f"{settings.pretraining.steps} steps of {step[name]['pretraining'] * 1e3:.0f} ms"
+        print(f"  {name}: {footprints[name].parameters:,} parameters, {f'weights of {given}' if given else steps}")
+    seconds = {name: step[network][kind] * steps for name, network, kind, steps in trainings(settings)}
     print(f"  {len(settings.runs)} runs of {settings.qat.steps} steps each")
     _due(settings)
 
-    print(_disk(settings, parameters))
-    slowest = max(sizes, key=lambda name: step[name]["qat"][1])
+    print(_disk(settings, {name: each.parameters for name, each in footprints.items()}))
+    print(_asked(needs(settings, footprints)))
+    slowest = max(sizes, key=lambda name: step[name]["qat"])
     for line in _savings(settings, slowest, *sizes[slowest], device):
         print(line)
     total = sum(seconds.values())
     if missing or total > LONGEST_ON_A_CPU * 3600:
+        macs = sum(work(settings, footprints).values())
         for gpu, speed in CARDS.items():
-            print(f"about {duration(sum(work.values()) / (speed * 1e9))} on one {gpu}: computed, never timed on one")
+            print(f"about {duration(macs / (speed * 1e9))} on one {gpu}: computed, never timed on one")
     where = (
         torch.cuda.get_device_name(device) if device.type == "cuda" else f"{settings.threads} thread(s) of {cpu_line()}"
     )
@@ -163,7 +169,7 @@ def _disk(settings: Settings, parameters: Mapping[str, int]) -> str:
     """What the suite takes on disk, in one line."""
     names = [*settings.images.train, *settings.images.test]
     shrunk = sum(1 / scale**2 for scale in settings.images.scales)
-    images = 3 * (1 + shrunk) * sum(_area(name, settings) for name in names)
+    images = 3 * (1 + shrunk) * sum(area(name, settings.images) for name in names)
     stored = sum(parameters[settings.base_of(name)] for name in settings.floats)
     stored += sum(parameters[settings.base_of(each.network)] for each in settings.runs.values())
     # A checkpoint holds the network and Adam's two moments, and goes when its job is done.
@@ -178,22 +184,20 @@ def _size(count: float) -> str:
 
 
 def _count(name: str, settings: Settings) -> str:
+    number = count(name, settings.images)
     if name in settings.images.folders:
-        files = files_of_a_users(name, settings.images) or []
-        return f"{len(files)} images in your folder {settings.images.folders[name]}"
-    entry = CATALOGUE[name]
-    return f"{len(entry.images) if isinstance(entry, Packaged) else entry.count} images"
+        return f"{number} images in your folder {settings.images.folders[name]}"
+    return f"{number} images"
 
 
-def _area(name: str, settings: Settings) -> int:
-    """Pixels of a set; of a user's own as the headers of its files have it."""
-    if name not in settings.images.folders:
-        return CATALOGUE[name].area
-    area = 0
-    for file in files_of_a_users(name, settings.images) or []:
-        with suppress(OSError, ValueError, SyntaxError, Image.DecompressionBombError), Image.open(file) as image:
-            area += image.width * image.height  # what cannot be read `odm data` refuses, and says why
-    return area
+def _asked(found: Mapping[Job, Need]) -> str:
+    """What a cluster's scheduler is asked for at a job's first attempt, in one line."""
+    longest, largest = (max(found, key=lambda job: found[job][index]) for index in (0, 1))
+    time, memory = minutes(found[longest].seconds), megabytes(found[largest].memory)
+    return (
+        f"a cluster is asked for up to {duration(60 * time)} ({' '.join(longest).rstrip()}) and {_size(1e6 * memory)} "
+        f"({' '.join(largest).rstrip()}) a job; `odm needs` lists them"
+    )
 
 
 def _timed_size(training: Training, macs: float) -> tuple[int, int]:

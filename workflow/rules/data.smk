@@ -7,6 +7,8 @@ rule data:
         f"{LOGS}/data/{{part}}.tsv"
     conda:
         "../envs/odm.yaml"
+    resources:
+        **resources_of("data"),
     params:
         card=card_of("data"),
     shell:

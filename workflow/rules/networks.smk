@@ -16,8 +16,7 @@ rule pretrain:
         "../envs/odm.yaml"
     threads: SETTINGS.threads
     resources:
-        gpu=GPU,
-        processors=SETTINGS.threads,
+        **resources_of("pretrain"),
     params:
         card=card_of("pretrain"),
     shell:
@@ -35,6 +34,8 @@ rule dial:
         f"{LOGS}/dial/{{dial}}.tsv"
     conda:
         "../envs/odm.yaml"
+    resources:
+        **resources_of("dial"),
     params:
         card=card_of("dial"),
     shell:
@@ -55,8 +56,7 @@ rule mismatch:
         "../envs/odm.yaml"
     threads: SETTINGS.threads
     resources:
-        gpu=GPU,
-        processors=SETTINGS.threads,
+        **resources_of("mismatch"),
     params:
         card=card_of("mismatch"),
     shell:
@@ -78,8 +78,7 @@ rule evaluate_network:
         "../envs/odm.yaml"
     threads: SETTINGS.threads
     resources:
-        gpu=GPU,
-        processors=SETTINGS.threads,
+        **resources_of("evaluate"),
     params:
         card=card_of("evaluate"),
     shell:

@@ -13,6 +13,8 @@ rule tables:
         f"{LOGS}/tables.tsv"
     conda:
         "../envs/odm.yaml"
+    resources:
+        **resources_of("tables"),
     params:
         card=card_of("tables"),
     shell:
@@ -41,8 +43,7 @@ rule figures:
         "../envs/odm.yaml"
     threads: SETTINGS.threads
     resources:
-        gpu=GPU,
-        processors=SETTINGS.threads,
+        **resources_of("figures"),
     params:
         card=card_of("figures"),
     shell:
@@ -68,8 +69,7 @@ rule report:
         "../envs/odm.yaml"
     threads: SETTINGS.threads
     resources:
-        gpu=GPU,
-        processors=SETTINGS.threads,
+        **resources_of("report"),
     params:
         card=card_of("report"),
     shell:

@@ -14,8 +14,7 @@ rule train:
         "../envs/odm.yaml"
     threads: SETTINGS.threads
     resources:
-        gpu=GPU,
-        processors=SETTINGS.threads,
+        **resources_of("train"),
     params:
         card=card_of("train"),
     shell:
@@ -37,8 +36,7 @@ rule evaluate_run:
         "../envs/odm.yaml"
     threads: SETTINGS.threads
     resources:
-        gpu=GPU,
-        processors=SETTINGS.threads,
+        **resources_of("evaluate"),
     params:
         card=card_of("evaluate"),
     shell:

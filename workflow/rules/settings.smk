@@ -5,13 +5,19 @@ from pathlib import Path
 from odm.errors import OdmError
 from snakemake.utils import available_cpu_count
 
+# The most that a job asks a cluster for, as its profile says; on a single machine none.
+HOURS = config.get("cluster_hours")
+
 try:
-    from odm import card
+    from odm import card, needs
     from odm.settings.fields import NAME_PATTERN
     from odm.settings.reading import load
 
     SETTINGS = load()
     CARDS = {job: card.card(SETTINGS, *job).digest for job in card.jobs(SETTINGS)}
+    if HOURS and SETTINGS.device == "auto":
+        raise OdmError("device: auto does not tell a cluster whether jobs need a GPU; say `cuda` or `cpu`")
+    NEEDS = needs.needs(SETTINGS) if HOURS else {}
 except OdmError as error:
     raise WorkflowError(str(error)) from None
 
@@ -23,10 +29,11 @@ TRAIN_IMAGES = f"{RESULTS}/data/train.safetensors"
 TEST_IMAGES = f"{RESULTS}/data/test.safetensors"
 FIGURES = ["crops", "tradeoff", "differences", "agreement", "mismatch", "dial"]
 
-# One job a card; the profile limits `gpu` to 1.
+# One job a card; the profile of a single machine limits `gpu` to 1.
 GPU = int(SETTINGS.device.startswith("cuda") or (SETTINGS.device == "auto" and Path(os.sep, "dev", "nvidia0").exists()))
 # `--cores 8` on a smaller machine must not start eight trainings at once: they would share its cores and its memory.
-workflow.register_resource("processors", available_cpu_count())
+if not HOURS:
+    workflow.register_resource("processors", available_cpu_count())
 
 
 def one_of(names):
@@ -45,6 +52,22 @@ wildcard_constraints:
 def card_of(step):
     """A params function: the digest of a job's card, which has all that its result depends on beside its inputs."""
     return lambda wildcards: CARDS[step, next(iter(wildcards), "")]
+
+
+def resources_of(step):
+    """What a job is scheduled by: a card, if it computes on the device, and the cores of a single machine, or the time
+    and memory that a cluster is asked for."""
+    on_device = step not in ("data", "dial", "tables")
+    if not HOURS:
+        return {"gpu": GPU, "processors": SETTINGS.threads} if on_device else {}
+
+    def need(wildcards):
+        return NEEDS[step, next(iter(wildcards), "")]
+
+    return ({"gpu": 1} if GPU and on_device else {}) | {
+        "runtime": lambda wildcards, attempt: min(int(60 * HOURS), needs.minutes(need(wildcards)[0], attempt)),
+        "mem_mb": lambda wildcards, attempt: needs.megabytes(need(wildcards)[1], attempt),
+    }
 
 
 def base_weights(wildcards):
