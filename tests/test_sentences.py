@@ -230,3 +230,30 @@ def test_the_study_says_what_its_table_says() -> None:
     for (bits, kind), best in BEST_OF_THE_STUDY.items():
         tried = [psnr for (name, width), psnr in found.items() if width == bits and re.match(kind, name)]
         assert found[best, bits] == max(tried), best
+
+
+BENCH_TABLE = re.compile(r"^\| [^|]*at (\d) bits \| Set5 .*\n\|:--.*\n((?:\| `.*\n)+)", re.MULTILINE)
+
+
+@pytest.mark.parametrize("document", ["README.md", "docs/findings.md"])
+def test_the_tables_of_the_bench(document: str) -> None:
+    """Each number of each table, the interval over images and the spread over seeds among them."""
+    found = {(row["method"], row["weight_bits"], row["set"]): row for row in results("bench")}
+    tables = BENCH_TABLE.findall((ROOT / document).read_text())
+    assert tables
+    for bits, lines in tables:
+        for line in lines.splitlines():
+            label, *cells, over = [cell.strip() for cell in line.strip("|").split("|")]
+            method = re.match(r"`(\w+)`", label)[1]  # type: ignore[index]
+            is_float = method in ("float", "no_body")
+            sets = ("set5", "set14", "b100", "urban100")
+            rows_of_it = [found[method, "32" if is_float else bits, each] for each in sets]
+            assert cells == [f"{float(row['psnr']):.2f}" for row in rows_of_it], label
+            last = rows_of_it[-1]
+            if is_float or not last["against"].startswith("plain"):
+                assert not over
+                continue
+            low, high = (float(last[f"difference_{end}"]) for end in ("low", "high"))
+            wanted = f"{float(last['difference']):+.2f} [{low:+.2f}, {high:+.2f}] ± {float(last['psnr_spread']):.2f}"
+            assert over == wanted, label
+            assert last["finished"] == last["seeds"] == "3", f"{label}: a comparison takes three seeds"
