@@ -280,6 +280,18 @@ def certify(
     _run(_settings() if PARAMS.exists() else None, "certify", str(model), sets or [], most)
 
 
+@app.command("bench-inference")
+def bench_inference(
+    name: Annotated[str, typer.Argument(help="A run of params.yaml, or a model file of `odm ship`.")],
+    side: Annotated[int, typer.Option("--side", min=16, help="Of the image, in low-resolution pixels.")] = 128,
+    rounds: Annotated[int, typer.Option("--rounds", min=2, help="Passes of each form, taken in turn.")] = 10,
+    as_json: Annotated[bool, typer.Option("--json", help="All numbers as JSON.")] = False,
+) -> None:
+    """Time float, trained, exact and fast in each runtime that is installed, on one core and on all."""
+    settings, known = _of_suite_or_file(name)
+    _run(settings, "bench_inference", known, side, rounds, as_json)
+
+
 @app.command()
 def info(file: Annotated[Path, typer.Argument(help="A model, an export, a certificate.")]) -> None:
     """Say what a file of ours is."""
