@@ -81,7 +81,8 @@ def run(settings: Settings | None, name: str, side: int, rounds: int, as_json: b
         "image": [side, side],
         "scale": trained.scale,
         "rounds": rounds,
-        "processor": {"name": cpu_name(), "features": features(), "vnni": not lacks_vnni()},
+        # Its name without the vectors of this process, which is not timed.
+        "processor": {"name": cpu_name().rpartition(", ")[0], "features": features(), "vnni": not lacks_vnni()},
         "versions": {
             "odm": __version__,
             "torch": torch.__version__,
