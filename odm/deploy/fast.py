@@ -30,7 +30,7 @@ from odm.quantization.layer import QuantizedLayer
 PIXEL = (0, 255)
 MOST_WEIGHT = 64
 """Of the codes of layers that were float: two products with codes up to 255 fit 16 bits, in which processors without
-VNNI add them, so that nothing saturates there. The seventh bit is what that costs."""
+VNNI add them, so that nothing saturates there. The eighth bit is what that costs."""
 MOST_BIAS = 2**26
 """In units of sums; such a whole number is still far from the end of 32 bits."""
 COMPUTING = frozenset({"add", "sub", "neg", "relu", "maximum", "minimum"})
