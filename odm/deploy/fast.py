@@ -54,8 +54,6 @@ class _Route:
     """Of each value the one that stands for all that share its scale."""
     heads: list[str]
     """Layers that read the image, in fixed point."""
-    direct: dict[str, tuple[str, bool]]
-    """Of quantized layers, as `Plan` has it."""
     sites: list[Value] = field(default_factory=list)
     ranged: list[Value] = field(default_factory=list)
     """By which the scale of a group is measured."""
@@ -90,17 +88,12 @@ def fast_form(network: Backbone, images: Iterable[Tensor], patches: Iterable[Ten
     seen = measured(it, images)
     for name in it.flow.inputs:
         if name in route.heads:
-            made.set_submodule(name, _head(it, route, scales, name, seen[name]))
+            made.set_submodule(name, _head(it, scales, name, seen[name]))
         elif name in it.facts:
             made.set_submodule(name, _quantized(it, route, scales, name))
         elif name in it.plan.floats:
             made.set_submodule(name, _eight_bits(it, route, scales, name))
     made.convolutional = False  # its layers are none that `reach` knows: images go through it whole
-    for module in made.modules():
-        if isinstance(module, nn.PReLU):
-            module.weight.copy_(_odd(module.weight))
-        elif isinstance(module, nn.LeakyReLU):
-            module.negative_slope = _odd(torch.tensor(module.negative_slope)).item()
     sites = {str(value.place): (scales[value].least, scales[value].most) for value in route.sites}
     return storing(made, sites, {str(place): which for place, which in route.passed.items()}).eval()
 
@@ -112,8 +105,7 @@ def _route(it: Opened) -> _Route:
     flow, kinds = it.flow, {name: it.folded.get_submodule(name) for name in it.flow.inputs}
     group = _grouped(flow, kinds)
     image = next(group[value] for value in group if value.made_by == IMAGE)
-    route = _Route(group, [], it.plan.direct)
-    route.heads = [name for name in it.plan.floats if group[flow.inputs[name]] is image]
+    route = _Route(group, [name for name in it.plan.floats if group[flow.inputs[name]] is image])
     users: dict[Value, list[Value]] = {}
     for value in flow.values:
         for each in value.inputs:
@@ -131,7 +123,7 @@ def _route(it: Opened) -> _Route:
         if name not in it.facts:
             route.ranged.append(value)
             elsewhere += _alone(value, SHAPING)
-        elif name in route.direct:
+        elif name in it.plan.direct:
             elsewhere += _alone(value, {"relu"})
         elif value.uses == 1 and not value.is_module and value.made_by != "relu":
             elsewhere.append(value)
@@ -285,7 +277,7 @@ def _scale(found: list[tuple[Tensor, Tensor]], by_channel: bool) -> _Scale:
 # Layers
 
 
-def _head(it: Opened, route: _Route, scales: dict[Value, _Scale], name: str, seen: tuple[float, float]) -> FixedLayer:
+def _head(it: Opened, scales: dict[Value, _Scale], name: str, seen: tuple[float, float]) -> FixedLayer:
     """In fixed point, in units of the stream; half a unit of its grid keeps its values off all thresholds."""
     scaled = copy.deepcopy(float_layer(it.folded, name))
     unit = scales[it.flow.outputs[name]].unit
@@ -300,13 +292,13 @@ def _head(it: Opened, route: _Route, scales: dict[Value, _Scale], name: str, see
 def _quantized(it: Opened, route: _Route, scales: dict[Value, _Scale], name: str) -> IntegerLayer:
     fact, source = it.facts[name], it.folded.get_submodule(name)
     assert isinstance(source, QuantizedLayer)
-    is_direct = name in route.direct
+    is_direct = name in it.plan.direct
     unit = torch.ones(()) if is_direct else scales[it.flow.inputs[name]].unit
     made = IntegerLayer(source.layer, per_channel=(fact.step / unit).ndim > 0)
     made.bits, made.pads_input = source.bits, fact.pads_input
     made.least, made.most = fact.levels.least, fact.levels.most
     if is_direct:
-        made.least = max(0, made.least) if route.direct[name][1] else made.least
+        made.least = max(0, made.least) if it.plan.direct[name][1] else made.least
     else:
         steps = (fact.step / unit / (2 * GRID)).round().clamp(min=1)
         made.step.copy_(steps * 2 * GRID)
@@ -359,7 +351,7 @@ def _weigh(
     bias: Tensor,
 ) -> None:
     """Give a layer its weights, in units of what its output is stored in."""
-    readers = {writer: reader for reader, (writer, _) in route.direct.items()}
+    readers = {writer: reader for reader, (writer, _) in it.plan.direct.items()}
     if name in readers:
         sees = it.facts[readers[name]]
         # The reader's origin goes into the bias: behind a ReLU both are 0 where the code is.
@@ -375,8 +367,3 @@ def _fraction(unit: Tensor) -> Tensor:
     """The nearest fraction of an odd denominator near FINE or above."""
     numerator = (FINE * unit).ceil().clamp(min=1)
     return numerator / (2 * (numerator / unit / 2 - 0.5).round() + 1)
-
-
-def _odd(slope: Tensor) -> Tensor:
-    """The same of a slope, which may be zero or below."""
-    return (slope.double() * (FINE + 1)).round() / (FINE + 1)

@@ -13,6 +13,9 @@ from odm.deploy.flow import Calls, leaves, tensors
 from odm.deploy.integer import codes
 from odm.networks.backbone import Backbone
 
+PARTS = 2001
+"""Of which slopes are whole numbers: it is odd, so that no multiple of one ends in a half."""
+
 
 class Stored(nn.Module):
     """clip(round(x), least, most): codes of 8 bits."""
@@ -56,7 +59,8 @@ class _Storing(Calls):
 
 
 def storing(network: Backbone, sites: Mapping[str, tuple[int, int]], passed: Mapping[str, int]) -> Backbone:
-    """The network, in place, with values stored on their way; its own code and the names of its layers stay.
+    """The network, in place, with values stored on their way; its own code and the names of its layers stay. Slopes of
+    its activations are rounded.
 
     Args:
         sites: by the place of a call, as `Calls` counts them, least and largest code.
@@ -69,6 +73,11 @@ def storing(network: Backbone, sites: Mapping[str, tuple[int, int]], passed: Map
             with _Storing(self, self.stored, self.passed):
                 return super().forward(x)
 
+    for module in network.modules():
+        if isinstance(module, nn.PReLU):
+            module.weight.data = (module.weight.data.double() * PARTS).round().div(PARTS).float()
+        elif isinstance(module, nn.LeakyReLU):
+            module.negative_slope = round(module.negative_slope * PARTS) / PARTS
     network.stored = nn.ModuleDict({place: Stored(*bounds) for place, bounds in sites.items()})
     network.passed = dict(passed)  # type: ignore[assignment]
     network.__class__ = Storing
