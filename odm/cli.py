@@ -36,6 +36,7 @@ class Form(StrEnum):
     """Of an export."""
 
     exact = "exact"
+    fast = "fast"
 
 
 def _settings() -> "Settings":
@@ -95,6 +96,12 @@ def _of(kind: str, name: str) -> str:
     if name not in known:
         raise OdmError(f"params.yaml: no {kind} is called '{name}'{nearest(name, known)}")
     return name
+
+
+def _of_suite_or_file(name: str) -> "tuple[Settings | None, str]":
+    """The settings, if a name is one of theirs, and not a model file's."""
+    is_file = name.endswith(".safetensors")
+    return (None, name) if is_file else (_settings(), _of("network or run", name))
 
 
 def _say_version(wanted: bool) -> None:
@@ -246,7 +253,9 @@ Most = Annotated[int, typer.Option("--most", min=0, help="Images of each set, at
 @app.command()
 def export(
     name: Annotated[str, typer.Argument(help="A run of params.yaml, or a model file of `odm ship`.")],
-    form: Annotated[Form, typer.Option("--form", help="What it is to be: the same to the bit, or fast.")] = Form.exact,
+    form: Annotated[
+        Form, typer.Option("--form", help="`exact`, to the score of what was trained, or `fast`, all else at 8 bits.")
+    ] = Form.exact,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="The folder to write; exported/<name>_<form> if not given.")
     ] = None,
@@ -254,9 +263,7 @@ def export(
     most: Most = 0,
 ) -> None:
     """Write a run for stock runtimes, with the proof that it computes what was trained."""
-    is_file = name.endswith(".safetensors")
-    settings = None if is_file else _settings()
-    known = name if is_file else _of("network or run", name)
+    settings, known = _of_suite_or_file(name)
     _run(settings, "export", known, form.value, str(output or ""), sets or [], most)
 
 
@@ -270,6 +277,18 @@ def certify(
     from odm.settings.reading import PARAMS
 
     _run(_settings() if PARAMS.exists() else None, "certify", str(model), sets or [], most)
+
+
+@app.command("bench-inference")
+def bench_inference(
+    name: Annotated[str, typer.Argument(help="A run of params.yaml, or a model file of `odm ship`.")],
+    side: Annotated[int, typer.Option("--side", min=16, help="Of the image, in low-resolution pixels.")] = 128,
+    rounds: Annotated[int, typer.Option("--rounds", min=2, help="Passes of each form, taken in turn.")] = 10,
+    as_json: Annotated[bool, typer.Option("--json", help="All numbers as JSON.")] = False,
+) -> None:
+    """Time float, trained, exact and fast in each runtime that is installed, on one core and on all."""
+    settings, known = _of_suite_or_file(name)
+    _run(settings, "bench_inference", known, side, rounds, as_json)
 
 
 @app.command()

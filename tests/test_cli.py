@@ -24,6 +24,7 @@ ROOT = Path(__file__).parents[1]
 COMMANDS = get_command(cli.app).commands  # type: ignore[attr-defined]
 STEPS = {"data", "pretrain", "dial", "mismatch", "train", "evaluate", "tables", "figures", "report"}
 BESIDE = {"suite", "check", "verify", "adopt", "doctor", "upscale", "new", "cards", "needs"}
+DEPLOYED = {"ship", "export", "certify", "info", "bench-inference"}
 
 
 def odm(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -70,7 +71,7 @@ def test_a_mistake_is_answered_before_torch_is_imported(tmp_path: Path) -> None:
 
 
 def test_every_step_is_there() -> None:
-    assert set(COMMANDS) >= STEPS | BESIDE
+    assert set(COMMANDS) >= STEPS | BESIDE | DEPLOYED
 
 
 @pytest.mark.parametrize("name", COMMANDS)

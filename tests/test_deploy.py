@@ -244,29 +244,29 @@ def test_fixed_layers_are_exact() -> None:
 # What is refused
 
 
-@pytest.mark.parametrize(
-    ("make", "says"),
-    [
-        (
-            lambda: quantized(build(NETWORK), Daq(kind="daq")),
-            r"blocks.0.conv1: its levels are found anew for each image",
-        ),
-        (
-            lambda: quantized(build(NETWORK), Ddtb(kind="ddtb", coverage="blocks", dynamic_share=1.0)),
-            "its levels are found anew for each image",
-        ),
-        (lambda: quantized(build(NETWORK), PerChannel(kind="per_channel")), "a range for each channel"),
-        (lambda: quantized(build(NETWORK), Pams(kind="pams")), "its activations are float"),
-        (
-            lambda: quantized(build(NETWORK), Odm(kind="odm", offsets=Offsets(share=1.0, kind="scale", undone=True))),
-            "undone and are no powers of two",
-        ),
-        (lambda: quantized(build(NETWORK), PLAIN, 8), "need codes up to 255"),
-        (lambda: quantized(build(NETWORK), NoBody(kind="no_body")), "nothing in it is quantized"),
-        (lambda: build(NETWORK).eval(), "nothing in it is quantized"),
-        (lambda: quantized(build(SMALL["swinir"]), PLAIN), "passes `layer_norm`"),
-    ],
-)
+REFUSED: list[tuple[Callable[[], Backbone], str]] = [
+    (
+        lambda: quantized(build(NETWORK), Daq(kind="daq")),
+        r"blocks.0.conv1: its levels are found anew for each image",
+    ),
+    (
+        lambda: quantized(build(NETWORK), Ddtb(kind="ddtb", coverage="blocks", dynamic_share=1.0)),
+        "its levels are found anew for each image",
+    ),
+    (lambda: quantized(build(NETWORK), PerChannel(kind="per_channel")), "a range for each channel"),
+    (lambda: quantized(build(NETWORK), Pams(kind="pams")), "its activations are float"),
+    (
+        lambda: quantized(build(NETWORK), Odm(kind="odm", offsets=Offsets(share=1.0, kind="scale", undone=True))),
+        "undone and are no powers of two",
+    ),
+    (lambda: quantized(build(NETWORK), PLAIN, 8), "need codes up to 255"),
+    (lambda: quantized(build(NETWORK), NoBody(kind="no_body")), "nothing in it is quantized"),
+    (lambda: build(NETWORK).eval(), "nothing in it is quantized"),
+    (lambda: quantized(build(SMALL["swinir"]), PLAIN), "passes `layer_norm`"),
+]
+
+
+@pytest.mark.parametrize(("make", "says"), REFUSED)
 def test_what_has_no_integer_form_is_refused_in_one_line(make: Callable[[], Backbone], says: str) -> None:
     network = make()
     with pytest.raises(OdmError, match=says) as caught:

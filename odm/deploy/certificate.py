@@ -182,7 +182,8 @@ def faults(certificate: Mapping[str, Any]) -> list[str]:
             )
         for key, what in (("bytes", "with its codes looked at"), ("bytes_untapped", "as it is")):
             if said[key]:
-                found.append(f"{runtime}: {said[key]} bytes of the output differ, of the file {what}")
+                share = said[key] / certificate["output"]["bytes"]
+                found.append(f"{runtime}: {said[key]} bytes of the output differ ({share:.2%}), of the file {what}")
     return found
 
 

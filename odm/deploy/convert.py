@@ -21,7 +21,7 @@ from torch.nn import functional
 
 from odm.deploy.fixed import DIGIT, FixedLayer, Snapped
 from odm.deploy.flow import Flow
-from odm.deploy.integer import IntegerLayer, integer_layers, weighted
+from odm.deploy.integer import MOST_PAIR, IntegerLayer, integer_layers, weighted
 from odm.deploy.levels import MOST_CODE, Levels, codes_of, levels_of
 from odm.deploy.margins import apart
 from odm.deploy.plan import Plan, plan, probe
@@ -39,7 +39,6 @@ INPUT_BITS = 13
 """Of what a float layer reads, without its sign."""
 WEIGHT_BITS = 15
 FINEST = -24
-MOST_PAIR = 2**15 - 1
 MEAN_GRID = 1 / 64
 """Of the mean colour that networks take off and add again."""
 LEAST_STEPS = 16.0
@@ -63,6 +62,22 @@ class Facts:
     pads_input: bool = False
 
 
+@dataclass
+class Opened:
+    """A trained network that is looked at."""
+
+    trained: Backbone
+    """A copy."""
+    folded: Backbone
+    """Without batch normalization."""
+    flow: Flow
+    """Of the latter."""
+    plan: Plan
+    facts: dict[str, Facts]
+    gains: dict[str, tuple[Tensor, Tensor]]
+    """As `fold` gives them."""
+
+
 @torch.no_grad()
 def integer_form(network: Backbone, images: Iterable[Tensor]) -> Backbone:
     """The integer form of a trained network, which stays as it is.
@@ -72,23 +87,31 @@ def integer_form(network: Backbone, images: Iterable[Tensor]) -> Backbone:
     Args:
         images: low-resolution ones, (1, 3, H, W) in 0-255, by which ranges are measured.
     """
-    images = list(images)
+    images, it = list(images), opened(network)
+    found, facts = it.plan, it.facts
+    seen = measured(it, images)
+    floats = {name: fixed(float_layer(it.folded, name), *seen[name]) for name in found.floats}
+    exponent = _exponent(found, facts, seen)
+    while True:
+        made = _assembled(it.folded, found, facts, floats, 2.0**exponent)
+        excess = _excess(made, images)
+        if excess <= 0:
+            return made
+        exponent += excess
+
+
+@torch.no_grad()
+def opened(network: Backbone) -> Opened:
+    """What a form is made of. OdmError in one line where there is none."""
     kept = [each for layer in quantized_layers(network).values() for each in (layer.input, layer.carried)]
     trained = copy.deepcopy(network, {id(each): None for each in kept}).cpu().eval()
     _check_bits(trained)
     settle_mean(trained)
     folded, gains = fold(trained)
-    found = plan(folded, Flow(folded, probe(folded)))
+    flow = Flow(folded, probe(folded))
+    found = plan(folded, flow)
     facts = {name: _facts(folded, name, gains) for name in found.quantized}
-    seen = _measured(trained, folded, found, images)
-    floats = {name: _fixed(_layer(folded, name), *seen[name]) for name in found.floats}
-    exponent = _exponent(found, facts, seen)
-    while True:
-        made = _assembled(folded, found, facts, floats, 2.0**exponent)
-        excess = _excess(made, images)
-        if excess <= 0:
-            return made
-        exponent += excess
+    return Opened(trained, folded, flow, found, facts, gains)
 
 
 def settle_mean(network: Backbone) -> None:
@@ -141,14 +164,14 @@ def fold(network: Backbone) -> tuple[Backbone, dict[str, tuple[Tensor, Tensor]]]
 def _facts(network: Backbone, name: str, gains: dict[str, tuple[Tensor, Tensor]]) -> Facts:
     layer = network.get_submodule(name)
     assert isinstance(layer, QuantizedLayer)
-    float_layer = layer.layer
+    inner = layer.layer
     assert layer.activation is not None and layer.weight is not None
-    if isinstance(float_layer, nn.Conv2d) and (isinstance(float_layer.padding, str)):
-        raise OdmError(f"{name}: says its padding as '{float_layer.padding}'; write it as a number of pixels")
-    groups = float_layer.groups if isinstance(float_layer, nn.Conv2d) else 1
-    channels = float_layer.weight.shape[1] * groups
+    if isinstance(inner, nn.Conv2d) and (isinstance(inner.padding, str)):
+        raise OdmError(f"{name}: says its padding as '{inner.padding}'; write it as a number of pixels")
+    groups = inner.groups if isinstance(inner, nn.Conv2d) else 1
+    channels = inner.weight.shape[1] * groups
     levels = levels_of(layer.activation, channels, name)
-    codes, unit = codes_of(layer.weight(float_layer.weight), name)
+    codes, unit = codes_of(layer.weight(inner.weight), name)
     outputs = len(codes)
     one = torch.ones(channels, dtype=torch.float64)
     scale = shift = None
@@ -163,16 +186,16 @@ def _facts(network: Backbone, name: str, gains: dict[str, tuple[Tensor, Tensor]]
         worth = origin
         ratios = scale.amax() / scale
         _check_ratios(ratios, codes, groups, name)
-        codes = (codes * _by_weight(ratios.round(), outputs, groups, codes.ndim)).to(torch.int8)
+        codes = (codes * by_weight(ratios.round(), outputs, groups, codes.ndim)).to(torch.int8)
         sum_unit /= scale.amax().item()
-        pads_input = bool((-origin / step).round().any()) and isinstance(float_layer, nn.Conv2d)
+        pads_input = bool((-origin / step).round().any()) and isinstance(inner, nn.Conv2d)
     if offset is None:
         step, origin = torch.tensor(levels.step).double(), torch.tensor(levels.rest).double()
-    by_channel = layer.weight(float_layer.weight).double()
+    by_channel = layer.weight(inner.weight).double()
     by_channel = by_channel.flatten(2).sum(2) if by_channel.ndim > 2 else by_channel
-    bias = (by_channel * _by_weight(worth, outputs, groups, 2)).sum(1)
-    if float_layer.bias is not None:
-        bias += float_layer.bias.double()
+    bias = (by_channel * by_weight(worth, outputs, groups, 2)).sum(1)
+    if inner.bias is not None:
+        bias += inner.bias.double()
     units = torch.full((outputs,), sum_unit, dtype=torch.float64)
     if name in gains:
         gain, moved = gains[name]
@@ -181,7 +204,7 @@ def _facts(network: Backbone, name: str, gains: dict[str, tuple[Tensor, Tensor]]
     return Facts(levels, codes, units, bias, origin, step, pads_input)
 
 
-def _by_weight(values: Tensor, outputs: int, groups: int, ndim: int) -> Tensor:
+def by_weight(values: Tensor, outputs: int, groups: int, ndim: int) -> Tensor:
     """Values by input channel, (C,), as they stand to weights of shape (O, C / groups, ...)."""
     by_group = values.view(groups, -1).repeat_interleave(outputs // groups, 0)
     return by_group.view(*by_group.shape, *[1] * (ndim - 2))
@@ -193,7 +216,7 @@ def _check_ratios(ratios: Tensor, codes: Tensor, groups: int, name: str) -> None
             f"{name}: its offset's scales are undone and are no powers of two, so they cannot go into whole weights; "
             "train with `offsets.undone: false`, or with shifts alone"
         )
-    largest = (codes.abs() * _by_weight(ratios, len(codes), groups, codes.ndim)).amax().round().int().item()
+    largest = (codes.abs() * by_weight(ratios, len(codes), groups, codes.ndim)).amax().round().int().item()
     if largest > MOST_CODE:
         raise OdmError(
             f"{name}: its weights need codes up to {largest} once the scales of its offset are undone in them, and 8 "
@@ -201,7 +224,7 @@ def _check_ratios(ratios: Tensor, codes: Tensor, groups: int, name: str) -> None
         )
 
 
-def _layer(network: Backbone, name: str) -> nn.Conv2d | nn.Linear:
+def float_layer(network: Backbone, name: str) -> nn.Conv2d | nn.Linear:
     layer = network.get_submodule(name)
     assert isinstance(layer, nn.Conv2d | nn.Linear)
     if isinstance(layer, nn.Conv2d) and (isinstance(layer.padding, str) or layer.padding_mode != "zeros"):
@@ -209,25 +232,24 @@ def _layer(network: Backbone, name: str) -> nn.Conv2d | nn.Linear:
     return layer
 
 
-def _measured(
-    trained: Backbone, folded: Backbone, found: Plan, images: Iterable[Tensor]
-) -> dict[str, tuple[float, float]]:
+def measured(it: Opened, images: Iterable[Tensor]) -> dict[str, tuple[float, float]]:
     """By layer the largest |input|; of a float one also the largest sum of |input| |weight| and |bias|."""
+    found = it.plan
     seen = dict.fromkeys((*found.quantized, *found.floats), (0.0, 0.0))
 
     def note(name: str, x: Tensor) -> None:
         largest, total = x.abs().amax().item(), 0.0
         if name in found.floats:
-            total = _sums(_layer(folded, name), x).amax().item()
+            total = _sums(float_layer(it.folded, name), x).amax().item()
         seen[name] = max(seen[name][0], largest), max(seen[name][1], total)
 
     handles = [
-        trained.get_submodule(name).register_forward_pre_hook(lambda _, inputs, name=name: note(name, inputs[0]))
+        it.trained.get_submodule(name).register_forward_pre_hook(lambda _, inputs, name=name: note(name, inputs[0]))
         for name in seen
     ]
     try:
         for image in images:
-            trained(image)
+            it.trained(image)
     finally:
         for handle in handles:
             handle.remove()
@@ -243,7 +265,7 @@ def _sums(layer: nn.Conv2d | nn.Linear, x: Tensor) -> Tensor:
     )
 
 
-def _fixed(layer: nn.Conv2d | nn.Linear, largest: float, total: float) -> FixedLayer:
+def fixed(layer: nn.Conv2d | nn.Linear, largest: float, total: float) -> FixedLayer:
     made = FixedLayer(layer)
     made.input_grid = 2.0 ** (_exponent_above(largest) + HEADROOM - INPUT_BITS)
     weight = layer.weight.double()
@@ -299,7 +321,7 @@ def _assembled(
         if (reader := writers.get(name)) is not None:
             # The reader's origin goes into the bias: behind a ReLU both are 0 where the code is.
             sees = facts[reader]
-            finer = _finer(fact)
+            finer = finer_by(fact)
             moved = apart(unit / finer, sees.step.item(), sees.levels, rectified=direct[reader][1])
             if moved is None:
                 del direct[reader], writers[name]
@@ -352,7 +374,7 @@ def _on_grid(fact: Facts, grid: float) -> Facts:
     return replace(fact, step=fact.step * ratio, unit=fact.unit * ratio)
 
 
-def _finer(fact: Facts) -> int:
+def finer_by(fact: Facts) -> int:
     """By what codes can be multiplied, and the unit divided, so that the bias comes in finer units: a power of two.
 
     Two products still fit 16 bits with a sign, in which some processors add them.

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from odm.deploy import packed
 from odm.deploy.bundle import AGAIN, read_model
 from odm.deploy.extra import need
-from odm.deploy.runtimes import runtimes
+from odm.deploy.runtimes import VNNI, lacks_vnni, runtimes
 from odm.errors import OdmError
 from odm.networks.backbone import Backbone, reflected
 from odm.networks.build import build
@@ -30,8 +30,14 @@ class OfFile:
         try:
             self.scale, self.multiple = int(said["odm.scale"]), int(said["odm.multiple"])
             self.halo = int(said["odm.halo"]) if said["odm.halo"] else None
+            needs_vnni = said["odm.needs"] == "vnni"
         except (KeyError, ValueError):
             raise OdmError(f"{path}: an ONNX model, but none of `odm export` as it is now; {AGAIN}") from None
+        if needs_vnni and lacks_vnni():
+            raise OdmError(
+                f"{path}: its 8-bit sums would be clipped to 16 bits on this processor, which has none of "
+                f"{', '.join(VNNI)}; take a processor that has one, or {path.with_suffix(packed.SUFFIX)}"
+            )
         runtime = next(iter(runtimes()), None)
         if runtime is None:
             raise OdmError("neither onnxruntime nor openvino is installed; `pip install 'odm-sr[deploy]'` brings both")

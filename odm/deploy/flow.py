@@ -5,21 +5,23 @@ Torch's functions are recorded as they are called, so that any network can be lo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from odm.deploy.fixed import FixedLayer
+from odm.deploy.integer import IntegerLayer
 from odm.networks.backbone import Backbone
 from odm.quantization.layer import QuantizedLayer
 
 IMAGE, CONSTANT = "image", "constant"
 ARITHMETIC = ("add", "sub", "mul", "div")
-Leaf = QuantizedLayer | nn.Conv2d | nn.Linear | nn.BatchNorm2d | nn.PReLU | nn.LeakyReLU
-"""Modules that are looked at from outside."""
+Leaf = nn.Conv2d | nn.Linear | nn.BatchNorm2d | nn.PReLU | nn.LeakyReLU | IntegerLayer | FixedLayer
 
 
 @dataclass(eq=False)
@@ -27,56 +29,113 @@ class Value:
     """A tensor that came up."""
 
     made_by: str
-    """The name of a torch function, or of a module among `Leaf`, or IMAGE or CONSTANT."""
+    """The name of a torch function, or of a module among the leaves, or IMAGE or CONSTANT."""
     inputs: list[Value] = field(default_factory=list)
     is_module: bool = False
     scalar: bool = False
     """Whether a number other than a shape or an index took part: of `x + 1`, say."""
     uses: int = 0
     """By how many functions and modules it was taken."""
+    place: int = -1
+    """Its number among what was called; none of IMAGE and CONSTANT."""
+    constant: Tensor | None = None
+    """The tensor itself, of CONSTANT."""
 
 
-class Flow(TorchFunctionMode):
+class Calls(TorchFunctionMode):
+    """Sees what a network calls while the mode is entered, in order: functions that give floats, and leaves, which are
+    modules that are looked at from outside. Networks that differ in their leaves alone have the same order of calls."""
+
+    def __init__(self, leaves: Mapping[str, nn.Module]) -> None:
+        super().__init__()
+        self.leaves = leaves
+        self.place = -1
+        """Of the last call."""
+        self._handles: list[Any] = []
+        self._inside = 0
+
+    def entered(self, name: str, x: Tensor) -> None:
+        """A leaf is called."""
+
+    def left(self, name: str, output: Tensor) -> Tensor:
+        """What a leaf gives, and what is to be taken in its stead."""
+        return output
+
+    def called(self, name: str, args: Any, kwargs: Any, result: Any) -> Any:
+        """The same of a function, by its plain name."""
+        return result
+
+    def __enter__(self) -> Calls:
+        for name, module in self.leaves.items():
+            self._handles.append(module.register_forward_pre_hook(partial(self._entering, name)))
+            self._handles.append(module.register_forward_hook(partial(self._leaving, name)))
+        self.place = -1
+        super().__enter__()
+        return self
+
+    def __exit__(self, *raised: Any) -> None:
+        super().__exit__(*raised)
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
+        name = _name(func)
+        if self._inside or (name != "setitem" and not list(tensors([result]))):
+            return result
+        self.place += 1
+        return self.called(name, args, kwargs, result)
+
+    def _entering(self, name: str, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        self.entered(name, inputs[0])
+        self._inside += 1
+
+    def _leaving(self, name: str, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        self.place += 1
+        output = self.left(name, output)
+        self._inside -= 1
+        return output
+
+
+class Flow(Calls):
     """Runs a network on an image, shape (1, 3, H, W), and keeps by the name of a module what went into it.
 
-    `inputs` are in the order in which modules ran; `output` is the network's.
+    `inputs` are in the order in which modules ran; `output` is the network's; `values` are all that was made.
     """
 
     def __init__(self, network: Backbone, image: Tensor) -> None:
-        super().__init__()
+        super().__init__(leaves(network))
         self.inputs: dict[str, Value] = {}
         self.outputs: dict[str, Value] = {}
+        self.values: list[Value] = []
         self._values: dict[int, Value] = {}
         self._alive: list[Tensor] = []  # an id must stay that of one tensor
-        self._inside = 0
-        inner = {part for layer in network.modules() if isinstance(layer, QuantizedLayer) for part in layer.modules()}
-        handles = []
-        for name, module in network.named_modules():
-            if isinstance(module, QuantizedLayer) or (isinstance(module, Leaf) and module not in inner):
-                handles.append(module.register_forward_pre_hook(self._entering(name)))
-                handles.append(module.register_forward_hook(self._leaving(name)))
         self._note(image, Value(IMAGE))
-        try:
-            with torch.no_grad(), self:
-                self.output = self._value(network(image))
-        finally:
-            for handle in handles:
-                handle.remove()
+        with torch.no_grad(), self:
+            self.output = self._value(network(image))
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        if self._inside:
-            return result
-        name = _name(func)
-        made = list(_tensors([result]))
-        if not made and name != "setitem":
-            return result
-        taken = list(_tensors([*args, *(kwargs or {}).values()]))
+    def entered(self, name: str, x: Tensor) -> None:
+        self.inputs[name] = self._taken(x)
+
+    def left(self, name: str, output: Tensor) -> Tensor:
+        self.outputs[name] = self._made(Value(name, [self.inputs[name]], is_module=True))
+        self._note(output, self.outputs[name])
+        return output
+
+    def called(self, name: str, args: Any, kwargs: Any, result: Any) -> Any:
+        taken = list(tensors([*args, *kwargs.values()]))
         scalar = name in ARITHMETIC and any(isinstance(each, int | float) for each in args)
-        value = Value(name, [self._taken(each) for each in taken], scalar=scalar or bool((kwargs or {}).get("alpha")))
-        for each in made or taken[:1]:
+        value = self._made(Value(name, [self._taken(x) for x in taken], scalar=scalar or bool(kwargs.get("alpha"))))
+        for each in list(tensors([result])) or taken[:1]:
             self._note(each, value)
         return result
+
+    def _made(self, value: Value) -> Value:
+        value.place = self.place
+        self.values.append(value)
+        return value
 
     def _note(self, tensor: Tensor, value: Value) -> None:
         self._alive.append(tensor)
@@ -84,7 +143,7 @@ class Flow(TorchFunctionMode):
 
     def _value(self, tensor: Tensor) -> Value:
         if id(tensor) not in self._values:
-            self._note(tensor, Value(CONSTANT))
+            self._note(tensor, Value(CONSTANT, constant=tensor))
         return self._values[id(tensor)]
 
     def _taken(self, tensor: Tensor) -> Value:
@@ -92,20 +151,15 @@ class Flow(TorchFunctionMode):
         value.uses += 1
         return value
 
-    def _entering(self, name: str) -> Callable[..., None]:
-        def enter(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            self.inputs[name] = self._taken(inputs[0])
-            self._inside += 1
 
-        return enter
-
-    def _leaving(self, name: str) -> Callable[..., None]:
-        def leave(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            self._inside -= 1
-            self.outputs[name] = Value(name, [self.inputs[name]], is_module=True)
-            self._note(output, self.outputs[name])
-
-        return leave
+def leaves(network: nn.Module) -> dict[str, nn.Module]:
+    """Modules that are looked at from outside, by name."""
+    inner = {part for layer in network.modules() if isinstance(layer, QuantizedLayer) for part in layer.modules()}
+    return {
+        name: module
+        for name, module in network.named_modules()
+        if isinstance(module, QuantizedLayer) or (isinstance(module, Leaf) and module not in inner)
+    }
 
 
 def _name(function: Any) -> str:
@@ -119,11 +173,11 @@ def _name(function: Any) -> str:
     )
 
 
-def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:
+def tensors(values: Iterable[Any]) -> Iterator[Tensor]:
     """Those of floats; an index is no value."""
     for each in values:
         if isinstance(each, Tensor):
             if each.is_floating_point():
                 yield each
         elif isinstance(each, list | tuple):
-            yield from _tensors(each)
+            yield from tensors(each)

@@ -135,6 +135,19 @@ class IntegerLayer(nn.Module):
         return f"W{self.bits[0]}A{self.bits[1]}, codes {self.least} to {self.most}, grid={self.grid}"
 
 
+MOST_PAIR = 2**15 - 1
+"""Of the sum of two products: processors of x86 without VNNI add them in 16 bits, and clip what does not fit."""
+
+
+def saturating(network: nn.Module) -> list[str]:
+    """Names of layers in which two products may pass MOST_PAIR."""
+    return [
+        name
+        for name, layer in integer_layers(network).items()
+        if 2 * layer.weight.abs().amax().item() * (layer.most + layer.zero_point) > MOST_PAIR
+    ]
+
+
 def integer_layers(network: nn.Module) -> dict[str, IntegerLayer]:
     """Those of a network by name, in its order."""
     return {name: module for name, module in network.named_modules() if isinstance(module, IntegerLayer)}

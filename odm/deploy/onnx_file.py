@@ -7,6 +7,7 @@ convolution whose int8 weights carry the unit of the sum; runtimes join these in
 from __future__ import annotations
 
 import ast
+import copy
 import logging
 import warnings
 from collections import Counter
@@ -58,12 +59,34 @@ def to_onnx(network: Backbone, metadata: Mapping[str, str]) -> onnx.ModelProto:
         )
     model = program.model_proto
     model.ir_version = IR_VERSION
+    _shuffle_codes(model.graph)
     _name_by_layers(model)
     for key, value in metadata.items():
         entry = model.metadata_props.add()
         entry.key, entry.value = key, value
     onnx.checker.check_model(model, full_check=True)
     return model
+
+
+def _shuffle_codes(graph: onnx.GraphProto) -> None:
+    """Have pixels shuffled as codes where a quantizer alone follows: so it comes at once behind the layer before, and
+    runtimes join the two."""
+    takers: dict[str, list[onnx.NodeProto]] = {}
+    for node in graph.node:
+        for name in node.input:
+            takers.setdefault(name, []).append(node)
+    for shuffle in [each for each in graph.node if each.op_type == "DepthToSpace"]:
+        behind = takers.get(shuffle.output[0], [])
+        if [each.op_type for each in behind] != ["QuantizeLinear"]:
+            continue
+        last = quantizer = behind[0]
+        if [each.op_type for each in takers[last.output[0]]] == ["Clip"]:
+            (last,) = takers[last.output[0]]
+        quantizer.input[0] = shuffle.input[0]
+        shuffle.input[0], last.output[0], shuffle.output[0] = shuffle.output[0], shuffle.output[0], last.output[0]
+        moved = copy.deepcopy(shuffle)
+        graph.node.remove(shuffle)
+        graph.node.insert(list(graph.node).index(last) + 1, moved)
 
 
 def codes_of(layer: str) -> str:

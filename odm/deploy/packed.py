@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from odm.deploy.convert import settle_mean
 from odm.deploy.fixed import FixedLayer, Snapped
 from odm.deploy.integer import IntegerLayer
+from odm.deploy.stored import storing
 from odm.errors import OdmError
 from odm.files import unreadable, whole
 from odm.model import Model
@@ -30,7 +31,7 @@ from odm.networks.backbone import Backbone
 from odm.networks.build import build
 
 MAGIC = b"ODMI"
-VERSION = 1
+VERSION = 2
 SUFFIX = ".odmi"
 DIGEST = 32
 INTEGER, FIXED = 1, 2
@@ -115,7 +116,10 @@ def write(path: Path, model: Model, form: Backbone) -> None:
         if isinstance(each, nn.BatchNorm2d) and isinstance(form.get_submodule(name), nn.Identity)
     ]
     said = {"model": json.loads(model.model_dump_json(exclude_defaults=True))}
-    said |= {key: value for key, value in (("folded", folded), ("snapped", snapped), ("rest", rest)) if value}
+    stored = {place: [each.least, each.most] for place, each in getattr(form, "stored", nn.ModuleDict()).items()}
+    passed = getattr(form, "passed", {})
+    parts = {"folded": folded, "snapped": snapped, "rest": rest, "stored": stored, "passed": passed}
+    said |= {key: value for key, value in parts.items() if value}
     writer = _Writer()
     writer.content += MAGIC + bytes([VERSION])
     text = zlib.compress(json.dumps(said, separators=(",", ":")).encode(), 9)
@@ -146,7 +150,7 @@ def _integer(writer: _Writer, layer: IntegerLayer) -> None:
 
 def _fixed(writer: _Writer, layer: FixedLayer) -> None:
     writer.numbers("Bfff", FIXED, layer.input_grid, layer.weight_grid, layer.grid)
-    writer.codes((layer.bias.double() / layer.high_grid).round())
+    writer.codes((layer.bias.double() / (layer.high_grid / 2)).round())
     writer.codes((layer.weight.double() / layer.low_grid).round())
 
 
@@ -203,6 +207,8 @@ def read(path: Path) -> tuple[Model, Backbone]:
     missing = form.load_state_dict(rest, strict=False)
     assert not missing.unexpected_keys
     form.convolutional = False
+    if "stored" in said:
+        storing(form, said["stored"], said.get("passed", {}))
     return model, form.eval()
 
 
@@ -220,7 +226,7 @@ def _read_layer(reader: _Reader, layer: nn.Conv2d | nn.Linear) -> IntegerLayer |
         return made
     fixed = FixedLayer(layer)
     fixed.input_grid, fixed.weight_grid, fixed.grid = reader.numbers("fff")
-    reader.codes(fixed.bias, fixed.high_grid)
+    reader.codes(fixed.bias, fixed.high_grid / 2)
     reader.codes(fixed.weight, fixed.low_grid)
     return fixed
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from odm.deploy.fixed import FixedLayer
 from odm.deploy.integer import IntegerLayer
+from odm.deploy.stored import Stored
 from odm.networks.backbone import Backbone
 
 if TYPE_CHECKING:
@@ -54,6 +55,8 @@ def differences(model: onnx.ModelProto, form: Backbone) -> list[str]:
             if isinstance(module, IntegerLayer)
             else _of_fixed(file, name, module)
             if isinstance(module, FixedLayer)
+            else _of_codes(file, name, module)
+            if isinstance(module, Stored)
             else ()
         )
         found += [f"{name}: {part}" for part, is_equal in parts if not is_equal]
@@ -67,7 +70,7 @@ def _equal(found: Array | None, expected: Any) -> bool:
     return bool((np.asarray(found, np.float64).ravel() == np.asarray(expected, np.float64).ravel()).all())
 
 
-def _of_integer(file: _File, name: str, layer: IntegerLayer) -> Iterator[tuple[str, bool]]:
+def _of_codes(file: _File, name: str, layer: IntegerLayer | Stored) -> Iterator[tuple[str, bool]]:
     zero = layer.zero_point
     origins = [constants for _, constants in file.of(name, "Sub")]
     expected = layer.origin.numpy()
@@ -82,13 +85,17 @@ def _of_integer(file: _File, name: str, layer: IntegerLayer) -> Iterator[tuple[s
         yield "clip of its input's codes", not clips
     else:
         yield "clip of its input's codes", len(clips) == 1 and all(map(_equal, clips[0], bounds))
+    read = [each for _, each in file.of(name, "DequantizeLinear") if each[0] is None]
+    yield "scale of codes as they are multiplied", len(read) == 1 and _equal(read[0][1], 1)
+    yield "zero point of codes as they are multiplied", len(read) == 1 and _equal(read[0][2], zero)
+
+
+def _of_integer(file: _File, name: str, layer: IntegerLayer) -> Iterator[tuple[str, bool]]:
+    yield from _of_codes(file, name, layer)
     multiplied = {
         kind: [each for _, each in file.of(name, "DequantizeLinear") if each[0] is not None and each[0].dtype == kind]
         for kind in (np.int8, np.int32)
     }
-    read = [each for _, each in file.of(name, "DequantizeLinear") if each[0] is None]
-    yield "scale of codes as they are multiplied", len(read) == 1 and _equal(read[0][1], 1)
-    yield "zero point of codes as they are multiplied", len(read) == 1 and _equal(read[0][2], zero)
     for kind, what, codes, scale in (
         (np.int8, "weight", layer.weight.numpy(), layer.unit.numpy()),
         (np.int32, "bias", layer.bias.numpy(), np.float32(layer.grid) if layer.grid else layer.unit.numpy()),

@@ -17,10 +17,10 @@ SIDE = 96
 """Of the middle of a photograph, in low-resolution pixels."""
 
 
-def measuring_images(scale: int, multiple: int) -> list[Tensor]:
+def photographs(scale: int, multiple: int) -> list[Tensor]:
     """Low-resolution images of shape (1, 3, H, W) in 0-255: the same everywhere, so that an export gives the same."""
     images = Images(train=[SET], test=[SET], scales=[scale])  # type: ignore[list-item]
-    side = max(1, SIDE // multiple) * multiple
+    side = _side(multiple)
     found = []
     for _, pixels in read_set(SET, images):
         high = crop(pixels, scale)
@@ -29,6 +29,16 @@ def measuring_images(scale: int, multiple: int) -> list[Tensor]:
         rgb = np.repeat(low[:, :, None], 3, axis=2) if low.ndim == 2 else low
         rgb = rgb[: rgb.shape[0] // multiple * multiple, : rgb.shape[1] // multiple * multiple]
         found.append(torch.tensor(rgb, dtype=torch.float32).permute(2, 0, 1)[None])
+    return found
+
+
+def measuring_images(scale: int, multiple: int) -> list[Tensor]:
+    """These, and the most that an image can ask for: noise of all values and of two."""
+    side = _side(multiple)
     generator = torch.Generator().manual_seed(seeds.named(0, "noise"))
     noise = torch.randint(0, 256, (1, 3, side, side), generator=generator).float()
-    return [*found, noise, (noise > 127) * 255.0]
+    return [*photographs(scale, multiple), noise, (noise > 127) * 255.0]
+
+
+def _side(multiple: int) -> int:
+    return max(1, SIDE // multiple) * multiple

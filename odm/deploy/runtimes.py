@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
+import platform
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -177,3 +178,9 @@ def features() -> list[str]:
         return []
     flags = next((line.split(":", 1)[1].split() for line in lines if line.startswith(("flags", "Features"))), [])
     return [each for each in FEATURES if each in flags]
+
+
+def lacks_vnni() -> bool:
+    """Whether this processor may add two products in 16 bits (`MOST_PAIR`), as those of x86 do that are not known to
+    have VNNI."""
+    return platform.machine().lower() in ("x86_64", "amd64") and not set(VNNI) & set(features())

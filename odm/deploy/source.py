@@ -7,6 +7,7 @@ import torch
 
 from odm import inference, model
 from odm.card import origin
+from odm.deploy.integer import saturating
 from odm.errors import OdmError
 from odm.images import summary
 from odm.model import Model
@@ -61,8 +62,8 @@ def digest_of(network: Backbone) -> str:
     return found.hexdigest()
 
 
-def metadata(about: Model, network: Backbone, form: str) -> dict[str, str]:
-    """What an ONNX file says of itself."""
+def metadata(about: Model, network: Backbone, form: str, made: Backbone) -> dict[str, str]:
+    """What an ONNX file says of itself: of a network's form, and of what was made of it."""
     assert about.run is not None and about.method is not None
     halo = reach(network)
     return {
@@ -74,6 +75,7 @@ def metadata(about: Model, network: Backbone, form: str) -> dict[str, str]:
         "odm.scale": str(network.scale),
         "odm.multiple": str(network.multiple),
         "odm.halo": "" if halo is None else str(halo),
+        "odm.needs": "vnni" if saturating(made) else "",
         "odm.colour_range": "RGB, 0-255, float32",
         "odm.licence": about.licence or "none stated",
         "odm.settings": about.settings,
