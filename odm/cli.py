@@ -173,6 +173,16 @@ def report(card: Planned = "") -> None:
 
 
 @app.command()
+def tensorboard(
+    folder: Annotated[Path, typer.Argument(help="Where to write; what TensorBoard is told as --logdir.")] = Path(
+        "tensorboard"
+    ),
+) -> None:
+    """Write the history of each training for TensorBoard, finished or not."""
+    _step("tensorboard", folder)
+
+
+@app.command()
 def upscale(
     images: Annotated[
         list[Path],

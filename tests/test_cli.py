@@ -23,7 +23,7 @@ from odm.upscaling.formats import FORMATS
 ROOT = Path(__file__).parents[1]
 COMMANDS = get_command(cli.app).commands  # type: ignore[attr-defined]
 STEPS = {"data", "pretrain", "dial", "mismatch", "train", "evaluate", "tables", "figures", "report"}
-BESIDE = {"suite", "check", "verify", "adopt", "doctor", "upscale", "new", "cards"}
+BESIDE = {"suite", "check", "verify", "adopt", "doctor", "upscale", "new", "cards", "tensorboard"}
 
 
 def odm(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
