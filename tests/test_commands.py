@@ -67,7 +67,7 @@ ELSEWHERE = {
     "pip install 'odm-sr[tensorboard]'": "network",
     "odm export shipped.safetensors --set set5": "network: Set5 is downloaded; otherwise as the following, which is "
     "test_certificate.py::test_export_certify_and_info",
-    "tensorboard --logdir tensorboard": "test_tensorboard.py::test_every_number_of_a_history_is_a_point",
+    "tensorboard --logdir tensorboard": "test_tensorboard.py::test_the_viewer_shows_it_and_follows",
     "odm adopt --keep": "test_due.py::test_results_are_kept_after_an_edit_that_changes_no_number",
     "python -m odm.settings": "test_adding.py::test_a_method_and_a_network_are_a_folder_each",
     "snakemake -n all": "test_paper_suite.py::test_a_dry_run_lists_all_jobs_in_seconds",

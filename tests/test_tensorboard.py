@@ -1,10 +1,14 @@
 """`odm tensorboard`: what TensorBoard reads is what each history.csv says."""
 
+import re
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pandas as pd
 import pytest
+import requests
 import torch
 from test_cli import main
 from test_figures import write_history
@@ -111,3 +115,32 @@ def test_without_the_extra_it_is_named(made: Settings, monkeypatch: pytest.Monke
     Path("params.yaml").write_text(made.model_dump_json())
     said = main(monkeypatch, "tensorboard")
     assert said == "odm: tensorboard: not installed; `pip install 'odm-sr[tensorboard]'` brings it"
+
+
+@pytest.mark.slow
+def test_the_viewer_shows_it_and_follows(made: Settings) -> None:
+    step.run(made, Path("tensorboard"))
+    command = [Path(sys.executable).with_name("tensorboard"), "--logdir", "tensorboard"]
+    with subprocess.Popen(
+        [*command, "--port", "0", "--reload_interval", "1"], stderr=subprocess.PIPE, text=True
+    ) as viewer:
+        try:
+            assert viewer.stderr is not None
+            address = next(found[1] for line in viewer.stderr if (found := re.search(r" at (http\S+/)", line)))
+
+            def wait_for(points: int) -> None:
+                asked = {"run": "made_up/w2a2_plain", "tag": "loss"}
+                for _ in range(120):
+                    answer = requests.get(f"{address}data/plugin/scalars/scalars", asked)
+                    if answer.ok and len(answer.json()) == points:
+                        return
+                    time.sleep(1)
+                raise AssertionError(answer.text)
+
+            wait_for(10)
+            path = results.folder(made, "w2a2_plain") / "history.csv"
+            path.write_text(f"{path.read_text()}110,0.001,4.5,9,0.3,0.5,0.4\n")
+            step.run(made, Path("tensorboard"))
+            wait_for(11)
+        finally:
+            viewer.terminate()
