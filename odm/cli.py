@@ -4,6 +4,7 @@ import importlib
 import io
 import os
 import sys
+from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -28,8 +29,43 @@ app = typer.Typer(
 Planned = Annotated[
     str, typer.Option("--card", help="Digest of the card that the job was planned with; refused if it is another now.")
 ]
-NetworkName = Annotated[str, typer.Argument(help="A name under `networks` in params.yaml.")]
-RunName = Annotated[str, typer.Argument(help="A name under `runs` in params.yaml.")]
+
+
+def _known(settings: "Settings") -> dict[str, list[str]]:
+    """Names by what they are names of."""
+    return {
+        "network": list(settings.networks),
+        "dial": list(settings.dials),
+        "network or dial": settings.floats,
+        "run": list(settings.runs),
+        "network or run": [*settings.floats, *settings.runs],
+    }
+
+
+def _begun(kind: str) -> Callable[[str], list[str]]:
+    """For a shell: names of a kind that go on from what is typed; none where the settings have a mistake."""
+
+    def names(typed: str) -> list[str]:
+        try:
+            return [name for name in _known(_settings())[kind] if name.startswith(typed)]
+        except OdmError:
+            return []
+
+    return names
+
+
+def _name(kind: str, help: str) -> Any:
+    return typer.Argument(help=help, autocompletion=_begun(kind))
+
+
+def _suites(typed: str) -> list[str]:
+    from odm.settings.reading import SUITES
+
+    return sorted(path.stem for path in SUITES.glob("*.yaml") if path.stem.startswith(typed))
+
+
+NetworkName = Annotated[str, _name("network", "A name under `networks` in params.yaml.")]
+RunName = Annotated[str, _name("run", "A name under `runs` in params.yaml.")]
 
 
 class Form(StrEnum):
@@ -83,16 +119,8 @@ def _job(step: str, name: str = "", planned: str = "") -> None:
 def _of(kind: str, name: str) -> str:
     """A name that the settings know, or the nearest one in an error."""
     from odm.errors import nearest
-    from odm.settings.reading import load
 
-    settings = load()
-    known = {
-        "network": list(settings.networks),
-        "dial": list(settings.dials),
-        "network or dial": settings.floats,
-        "run": list(settings.runs),
-        "network or run": [*settings.floats, *settings.runs],
-    }[kind]
+    known = _known(_settings())[kind]
     if name not in known:
         raise OdmError(f"params.yaml: no {kind} is called '{name}'{nearest(name, known)}")
     return name
@@ -132,14 +160,14 @@ def pretrain(network: NetworkName, card: Planned = "") -> None:
 
 
 @app.command()
-def dial(name: Annotated[str, typer.Argument(help="A name under `dials` in params.yaml.")], card: Planned = "") -> None:
+def dial(name: Annotated[str, _name("dial", "A name under `dials` in params.yaml.")], card: Planned = "") -> None:
     """Make a float network of equal function whose channels lie further apart."""
     _job("dial", _of("dial", name), card)
 
 
 @app.command()
 def mismatch(
-    network: Annotated[str, typer.Argument(help="A name under `networks` or `dials` in params.yaml.")],
+    network: Annotated[str, _name("network or dial", "A name under `networks` or `dials` in params.yaml.")],
     card: Planned = "",
 ) -> None:
     """Measure the distribution mismatch of a float network's layers."""
@@ -154,7 +182,7 @@ def train(run: RunName, card: Planned = "") -> None:
 
 @app.command()
 def evaluate(
-    name: Annotated[str, typer.Argument(help="A network, a dial or a run of params.yaml.")], card: Planned = ""
+    name: Annotated[str, _name("network or run", "A network, a dial or a run of params.yaml.")], card: Planned = ""
 ) -> None:
     """Score a network or run on the test images."""
     _job("evaluate", _of("network or run", name), card)
@@ -179,6 +207,16 @@ def report(card: Planned = "") -> None:
 
 
 @app.command()
+def tensorboard(
+    folder: Annotated[Path, typer.Argument(help="Where to write; what TensorBoard is told as --logdir.")] = Path(
+        "tensorboard"
+    ),
+) -> None:
+    """Write the history of each training for TensorBoard, finished or not."""
+    _step("tensorboard", folder)
+
+
+@app.command()
 def upscale(
     images: Annotated[
         list[Path],
@@ -193,6 +231,7 @@ def upscale(
             "--with",
             help="A file of `odm ship` or `odm export`, a shipped network (the default is one), or a network, dial or "
             "run of params.yaml.",
+            autocompletion=_begun("network or run"),
         ),
     ] = "",
     output: Annotated[
@@ -230,7 +269,7 @@ def upscale(
 
 @app.command()
 def ship(
-    name: Annotated[str, typer.Argument(help="A network or run of params.yaml that has been scored.")],
+    name: Annotated[str, _name("network or run", "A network or run of params.yaml that has been scored.")],
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="The file to write; <name>.safetensors here if not given.")
     ] = None,
@@ -252,7 +291,7 @@ Most = Annotated[int, typer.Option("--most", min=0, help="Images of each set, at
 
 @app.command()
 def export(
-    name: Annotated[str, typer.Argument(help="A run of params.yaml, or a model file of `odm ship`.")],
+    name: Annotated[str, _name("run", "A run of params.yaml, or a model file of `odm ship`.")],
     form: Annotated[
         Form, typer.Option("--form", help="`exact`, to the score of what was trained, or `fast`, all else at 8 bits.")
     ] = Form.exact,
@@ -300,7 +339,9 @@ def info(file: Annotated[Path, typer.Argument(help="A model, an export, a certif
 
 
 @app.command()
-def suite(name: Annotated[str, typer.Argument(help="A file of suites/, without .yaml.")]) -> None:
+def suite(
+    name: Annotated[str, typer.Argument(help="A file of suites/, without .yaml.", autocompletion=_suites)],
+) -> None:
     """Put suites/<name>.yaml in force as params.yaml."""
     from odm.steps.suite import run
 

@@ -23,7 +23,7 @@ from odm.upscaling.formats import FORMATS
 ROOT = Path(__file__).parents[1]
 COMMANDS = get_command(cli.app).commands  # type: ignore[attr-defined]
 STEPS = {"data", "pretrain", "dial", "mismatch", "train", "evaluate", "tables", "figures", "report"}
-BESIDE = {"suite", "check", "verify", "adopt", "doctor", "upscale", "new", "cards", "needs"}
+BESIDE = {"suite", "check", "verify", "adopt", "doctor", "upscale", "new", "cards", "needs", "tensorboard"}
 DEPLOYED = {"ship", "export", "certify", "info", "bench-inference"}
 
 

@@ -20,10 +20,11 @@ from test_cli import main
 from test_front_ends import project  # noqa: F401
 from trial import moments
 
-from odm import card, leftovers
+from odm import card, engines, leftovers
 from odm.errors import OdmError
 from odm.hold import held, refuse_while_held
 from odm.settings.reading import load
+from odm.steps import adopt
 
 ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.usefixtures("project")
@@ -138,6 +139,28 @@ def test_adopt_mends_and_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch, caps
         "results/quick: start `snakemake --cores 8 all` or `dvc repro` again; it goes on where it was"
     )
     assert str(main(monkeypatch, "adopt")).startswith("odm: results/quick: neither Snakemake nor DVC is up to date")
+
+
+def test_adopt_takes_over_nothing_made_since_under_settings_taken_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Snakemake goes by the settings it last ran with, and sees in the files only that they are newer."""
+    settings = load()
+    tried = settings.model_copy(update={"qat": settings.qat.model_copy(update={"rate": 0.0002})})
+    job = ("train", "w4a4_odm")
+    told: list[object] = []
+    monkeypatch.setattr(engines, "snakemake", lambda: engines.Plan({}))
+    monkeypatch.setattr(engines, "dvc", lambda settings: engines.Plan({job: engines.CARD}))
+    monkeypatch.setattr(adopt, "_tell_dvc", told.append)
+    card.record(settings, *job, card.card(tried, *job))
+    assert main(monkeypatch, "adopt") == (
+        "odm: results/quick: what is there was made under other settings since Snakemake ran (train w4a4_odm: qat.rate "
+        "0.0002 -> 0.0005); run `dvc repro`, then `odm adopt`"
+    )
+    assert not told
+    card.record(settings, *job, card.card(settings, *job))
+    assert main(monkeypatch, "adopt") == 0
+    assert told == [settings]
 
 
 # Where DVC has no repository, and Snakemake no path

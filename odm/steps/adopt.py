@@ -39,6 +39,7 @@ def run(settings: Settings, keep: bool = False, yes: bool = False) -> None:
     elif snakemake.content and dvc.content:
         print(f"{settings.results}: Snakemake and DVC are in step already")
     elif snakemake.content:
+        _refuse_made_since(settings)
         _tell_dvc(settings)
         print(f"{settings.results}: DVC has taken over what Snakemake made")
     elif dvc.content:
@@ -54,6 +55,17 @@ def run(settings: Settings, keep: bool = False, yes: bool = False) -> None:
         )
     for job in card.jobs(settings):
         card.record(settings, *job, card.card(settings, *job))
+
+
+def _refuse_made_since(settings: Settings) -> None:
+    """Settings that were tried by DVC and taken back leave Snakemake with a record of what is no longer there."""
+    for job in card.jobs(settings):
+        before = card.recorded(settings, *job)
+        if before and (values := card.card(settings, *job).changes(before)[0]):
+            raise OdmError(
+                f"{settings.results}: what is there was made under other settings since Snakemake ran "
+                f"({engines.named([job])}: {values[0]}); run `dvc repro`, then `odm adopt`"
+            )
 
 
 def _changed_code(settings: Settings) -> dict[str, list[Job]]:

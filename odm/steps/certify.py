@@ -22,6 +22,7 @@ def run(settings: Settings | None, path: str, sets: Sequence[str], most: int) ->
         path: the folder of an export, or a file in it.
     """
     need("onnx")
+    set_vectors("avx2")  # before a packed file is read, which computes already
     bundle = bundle_of(Path(path))
     before = bundle.read_certificate()
     model = read_model(bundle.model)
@@ -29,7 +30,6 @@ def run(settings: Settings | None, path: str, sets: Sequence[str], most: int) ->
     found_runtimes = runtimes()
     if not found_runtimes:
         raise OdmError("neither onnxruntime nor openvino is installed; `pip install 'odm-sr[deploy]'` brings both")
-    set_vectors("avx2")
     looked_at = chosen(sets, settings)
     if not sets:
         looked_at = Sets([each for each in before["images"] if is_here(each, looked_at.images)], looked_at.images)
