@@ -90,7 +90,7 @@ printf '%s\\n' "${COMPREPLY[@]}"
         (["dial", "e"], "edsr_tiny_dial"),
         (["evaluate", "edsr"], "edsr_tiny edsr_tiny_dial"),
         (["upscale", "photo.png", "--with", "w4a4_o"], "w4a4_odm"),
-        (["suite", "d"], "dial"),
+        (["suite", "di"], "dial"),
         (["info", "ph"], ""),  # then the shell's own, which are files
     ],
 )
