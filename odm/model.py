@@ -21,7 +21,7 @@ from odm.settings.suite import Method, Network
 from odm.settings.training import Qat, Run
 
 SHIPPED = Path(__file__).parent / "shipped"
-DEFAULT = "edsr_f32b5_x2_w4a4"
+DEFAULT = "edsr_f32b5_x2_w4a4_odm"
 """Of those that are shipped, the one for photographs of which nothing else is said."""
 KEY = "model"
 
