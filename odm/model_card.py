@@ -1,6 +1,5 @@
 """What is said of a shipped network where others look for one: a page for Hugging Face, an entry for OpenModelDB."""
 
-import hashlib
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from odm.files import digest_of_file
 from odm.model import Model
 from odm.names import shown
 from odm.networks.backbone import Backbone
@@ -35,7 +35,7 @@ class Card:
 
     @property
     def sha256(self) -> str:
-        return hashlib.sha256(self.file.read_bytes()).hexdigest()
+        return digest_of_file(self.file)
 
     @property
     def said(self) -> str:

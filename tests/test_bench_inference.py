@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import yaml
 from PIL import Image
+from test_certificate import shipped  # noqa: F401  (a fixture)
 from test_cli import main
 from test_deploy import FORMS, lows, quantized
-from test_fast import shipped  # noqa: F401  (a fixture)
 from trial import NETWORK, photographs
 
 from odm import model as model_file

@@ -14,11 +14,10 @@ import pytest
 import torch
 import trial
 from PIL import Image
-from test_certificate import ABOUT, changed, node_of
+from test_certificate import ABOUT, changed, node_of, shipped  # noqa: F401  (a fixture)
 from test_deploy import FORMS, REFUSED, every_form, float_free, lows, quantized
 from trial import NETWORK, PLAIN, trained
 
-from odm import model as model_file
 from odm.deploy import enlarger, fast, packed, runtimes
 from odm.deploy.certificate import reference
 from odm.deploy.fast import fast_form
@@ -30,7 +29,6 @@ from odm.deploy.stored import Stored
 from odm.errors import OdmError
 from odm.model import Model
 from odm.networks.backbone import Backbone
-from odm.networks.build import build
 from odm.networks.edsr.network import Edsr
 from odm.quantization.layer import quantized_layers
 from odm.steps import certify as certify_step
@@ -289,16 +287,12 @@ def test_another_stored_code_is_named() -> None:
         assert differences(model, form) == [f"{place}: {part}"]
 
 
-@pytest.fixture(scope="module")
-def shipped(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model file of an untrained network."""
-    path = tmp_path_factory.mktemp("shipped") / "it.safetensors"
-    model_file.write(path, ABOUT, quantized(build(NETWORK), PLAIN))
-    return path
-
-
 @needs_runtimes
-def test_export_certify_info_and_photographs(shipped: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_export_certify_info_and_photographs(
+    shipped: Path,  # noqa: F811
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     image = np.random.default_rng(3).integers(0, 256, (110, 230, 3), np.uint8)
     with chdir(tmp_path):
         export_step.run(None, str(shipped), "fast", "", ["skimage_test"], 1)

@@ -345,11 +345,7 @@ def _assembled(
                 )
             layer.step.copy_(steps.round() * 2 * grid)
             layer.origin.copy_(((fact.origin / grid - 0.5).round() + 0.5) * grid)
-        if layer.most + layer.zero_point > 255 or layer.least < -255:
-            raise OdmError(
-                f"{name}: its range lies so far from zero that codes reach {layer.least} to {layer.most}, and 8 bits "
-                "end at 255; train it further, or with fewer bits"
-            )
+        check_codes(layer, name)
         made.set_submodule(name, layer)
     for name, fixed in floats.items():
         layer_made = copy.deepcopy(fixed)
@@ -372,6 +368,15 @@ def _on_grid(fact: Facts, grid: float) -> Facts:
         return fact
     ratio = (unit / grid).round() * grid / unit
     return replace(fact, step=fact.step * ratio, unit=fact.unit * ratio)
+
+
+def check_codes(layer: IntegerLayer, name: str) -> None:
+    """OdmError where codes of its input do not fit 8 bits."""
+    if layer.most + layer.zero_point > 255 or layer.least < -255:
+        raise OdmError(
+            f"{name}: its range lies so far from zero that codes reach {layer.least} to {layer.most}, and 8 bits "
+            "end at 255; train it further, or with fewer bits"
+        )
 
 
 def finer_by(fact: Facts) -> int:

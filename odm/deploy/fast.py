@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from odm.deploy.convert import Opened, by_weight, finer_by, fixed, float_layer, measured, opened
+from odm.deploy.convert import Opened, by_weight, check_codes, finer_by, fixed, float_layer, measured, opened
 from odm.deploy.fixed import FixedLayer
 from odm.deploy.flow import CONSTANT, IMAGE, Calls, Flow, Value, leaves
 from odm.deploy.integer import IntegerLayer
@@ -305,11 +305,7 @@ def _quantized(it: Opened, route: _Route, scales: dict[Value, _Scale], name: str
         made.origin.copy_(((fact.origin / unit / GRID - 0.5).round() + 0.5) * GRID)
         if not steps.ndim:
             fact.unit = fact.unit * (made.step.double() * unit / fact.step)
-    if made.most + made.zero_point > 255 or made.least < -255:
-        raise OdmError(
-            f"{name}: its range lies so far from zero that codes reach {made.least} to {made.most}, and 8 bits "
-            "end at 255; train it further, or with fewer bits"
-        )
+    check_codes(made, name)
     finer = finer_by(fact)
     _weigh(it, route, scales, made, name, fact.codes * finer, fact.unit / finer, _coloured(route, name, fact.bias))
     return made

@@ -61,9 +61,9 @@ class Offset(Part):
 
     def stored_parts(self) -> tuple[Tensor | None, Tensor | None]:
         """Scale and shift as they are stored, shape (C,)."""
-        scale = None if self.scale is None else self.stored(self.scale)
-        if self.scale is not None and self.powers_of_two:
-            scale = straight_through(self.scale, self.scale.log2().round().exp2())
+        scale: Tensor | None = self.scale
+        if scale is not None:
+            scale = straight_through(scale, scale.log2().round().exp2()) if self.powers_of_two else self.stored(scale)
         return scale, None if self.shift is None else self.stored(self.shift)
 
     def _parts(self) -> tuple[Tensor | None, Tensor | None]:

@@ -126,6 +126,7 @@ def needs(settings: Settings, footprints: Mapping[str, Footprint]) -> dict[tuple
         stored[split] = 3 * pixels[split] * (1 + sum(1 / scale**2 for scale in settings.images.scales))
 
     found: dict[tuple[str, str], Need] = {}
+    macs_of = work(settings, footprints)
     for split in ("train", "test"):
         seconds = SHRUNK * pixels[split] * (1 + len(settings.images.scales))
         found["data", split] = Need(seconds, PROCESS + AN_IMAGE * image[split])
@@ -136,7 +137,7 @@ def needs(settings: Settings, footprints: Mapping[str, Footprint]) -> dict[tuple
         # Weights, their gradients, Adam's moments and a checkpoint being written.
         held = 0 if has_card else held + 20 * footprints[network].parameters
         step = "train" if kind == "qat" else "pretrain"
-        found[step, name] = Need(work(settings, footprints)[name] / speed, process + stored["train"] + held)
+        found[step, name] = Need(macs_of[name] / speed, process + stored["train"] + held)
     for name in settings.dials:
         found["dial", name] = Need(0, PROCESS)
     for name in settings.floats:
