@@ -196,7 +196,7 @@ def test_an_output_that_is_not_finite_is_no_image(project: Path, value: float) -
     before = tree(project)
     said = "the output is not finite: the weights are broken; train it again, at a lower rate"
     assert one_line("evaluate", "w2a2") == f"odm: w2a2: '1' of 'held': {said}"
-    assert one_line("upscale", "photos/held/1.png") == f"odm: w2a2: {said}"
+    assert one_line("upscale", "photos/held/1.png", "--with", "w2a2") == f"odm: w2a2: {said}"
     assert tree(project) == before
 
 

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from test_errors import SETTINGS, one_line
 from trial import photographs
 
-from odm import card, inference, sealed
+from odm import card, inference, model, sealed
 from odm.card import origin
 from odm.errors import OdmError
 from odm.images.prepared import Prepared
@@ -61,7 +61,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def project(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
-    """A copy of it to damage, and the working directory."""
+    """A copy of it to damage, and the working directory; less the shipped networks, which are not part of it."""
+    monkeypatch.setattr(verify, "shipped", dict)
     shutil.copytree(finished, tmp_path / "project")
     monkeypatch.chdir(tmp_path / "project")
     return load()
@@ -340,6 +341,17 @@ def test_verify(project: Settings, capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == "25 files read, and all agree\n"
 
 
+def test_verify_of_many_at_once(project: Settings, capsys: pytest.CaptureFixture[str]) -> None:
+    """The tables too, which nothing can be held to while the metrics are damaged."""
+    files = [Path("results/tables.md"), *(project.results / name for name in ("tables.csv", "tables.tex"))]
+    files += [folder / name for folder in (NETWORK, RUN) for name in ("weights.safetensors", "metrics.json")]
+    for path in files:
+        flip(path, 100)
+    assert outcome(lambda: verify.run(project))[1]
+    said = capsys.readouterr().out.splitlines()
+    assert [path for path in files if not any(line.startswith(f"{path}: ") for line in said)] == []
+
+
 def test_verify_of_what_is_not_there(project: Settings, capsys: pytest.CaptureFixture[str]) -> None:
     shutil.rmtree(DATA)
     verify.run(project)
@@ -384,7 +396,7 @@ def test_verify_by_the_card(project: Settings, capsys: pytest.CaptureFixture[str
     Path("params.yaml").write_text(text.replace("held: photos/held", "held: photos/other"))
     capsys.readouterr()
     line = one_line("verify")
-    assert line == f"odm: 1 of 25 files do not agree: {DATA}/test.safetensors"
+    assert line == f"odm: 1 of {25 + len(model.shipped())} files do not agree: {DATA}/test.safetensors"
 
 
 def test_a_card_is_not_changed_by_the_order_of_keys(project: Settings) -> None:

@@ -50,7 +50,7 @@ def run(settings: Settings) -> None:
             wrong[path] = str(error)
         except OSError as error:
             wrong[path] = str(unreadable(path, error))
-    for line in dict.fromkeys(wrong.values()):  # one file may stand in the way of reading others
+    for line in dict.fromkeys(_line(path, said) for path, said in wrong.items()):
         print(line)
     if missing:
         print(f"not there: {some(missing, 1)}")
@@ -59,6 +59,11 @@ def run(settings: Settings) -> None:
     if not read:
         raise OdmError(f"{settings.results}: nothing is there yet; run `snakemake --cores 2 all`")
     print(f"{read} files read, and all agree")
+
+
+def _line(path: Path, said: str) -> str:
+    """Of a file that is damaged, or that another stands in the way of: tables are held to all metrics."""
+    return said if said.startswith(str(path)) else f"{path}: not held to what it comes from: {said}"
 
 
 Checks = Iterator[tuple[Path, Check, bool]]
