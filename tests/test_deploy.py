@@ -262,7 +262,6 @@ REFUSED: list[tuple[Callable[[], Backbone], str]] = [
     (lambda: quantized(build(NETWORK), PLAIN, 8), "need codes up to 255"),
     (lambda: quantized(build(NETWORK), NoBody(kind="no_body")), "nothing in it is quantized"),
     (lambda: build(NETWORK).eval(), "nothing in it is quantized"),
-    (lambda: quantized(build(SMALL["swinir"]), PLAIN), "passes `layer_norm`"),
 ]
 
 

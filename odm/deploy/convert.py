@@ -19,28 +19,29 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from odm.deploy.fixed import DIGIT, FixedLayer, Snapped
+from odm.deploy.fixed import DIGIT, HEADROOM, SUM_BITS, FixedLayer, Snapped, exponent_above, snapped
 from odm.deploy.flow import Flow
 from odm.deploy.integer import MOST_PAIR, IntegerLayer, integer_layers, weighted
 from odm.deploy.levels import MOST_CODE, Levels, codes_of, levels_of
 from odm.deploy.margins import apart
+from odm.deploy.nonlinear import SCORE_GRID, counterpart
 from odm.deploy.plan import Plan, plan, probe
 from odm.errors import OdmError
 from odm.networks.backbone import Backbone
 from odm.quantization.layer import QuantizedLayer, quantized_layers
 
-SUM_BITS = 24
-"""Whole numbers up to 2^24 are exact in float32, in any order of adding them up."""
-HEADROOM = 1
-"""Bits by which an image may pass what was measured."""
 THRESHOLD_BITS = 21
 """Of thresholds over the grid: three bits, eight roundings, between a threshold and the next value."""
 INPUT_BITS = 13
 """Of what a float layer reads, without its sign."""
 WEIGHT_BITS = 15
+LAST_BITS = 16
+"""Of an output that is yet multiplied by a number of up to 8 bits: with the mean colour it still fits float32."""
 FINEST = -24
 MEAN_GRID = 1 / 64
 """Of the mean colour that networks take off and add again."""
+DIVIDED_MEAN_GRID = 2.0**-13
+"""The same of the colour over what a network divides by."""
 LEAST_STEPS = 16.0
 """A quantizer's step over the grid; less would move its levels by more than a thirtieth of a step."""
 
@@ -91,9 +92,14 @@ def integer_form(network: Backbone, images: Iterable[Tensor]) -> Backbone:
     found, facts = it.plan, it.facts
     seen = measured(it, images)
     floats = {name: fixed(float_layer(it.folded, name), *seen[name]) for name in found.floats}
+    if _divisor(it.folded) != 1:
+        for name in found.last:
+            coarse = 2.0 ** (exponent_above(seen[name][1]) + HEADROOM - LAST_BITS)
+            floats[name].grid = max(floats[name].grid, coarse)
     exponent = _exponent(found, facts, seen)
     while True:
         made = _assembled(it.folded, found, facts, floats, 2.0**exponent)
+        _put_functions(made, found, seen, 2.0**exponent)
         excess = _excess(made, images)
         if excess <= 0:
             return made
@@ -115,10 +121,20 @@ def opened(network: Backbone) -> Opened:
 
 
 def settle_mean(network: Backbone) -> None:
-    """Round the mean colour that a network takes off and adds again, so that both are exact."""
+    """Round the mean colour that a network takes off and adds again, so that both are exact.
+
+    Where it multiplies before it adds, OpenVINO adds the colour over the factor before it multiplies: exact as well.
+    """
     mean = getattr(network, "mean", None)
     if isinstance(mean, Tensor):
-        mean.copy_((mean / MEAN_GRID).round() * MEAN_GRID)
+        divisor = _divisor(network)
+        grid = MEAN_GRID if divisor == 1 else divisor * DIVIDED_MEAN_GRID
+        mean.copy_((mean / grid).round() * grid)
+
+
+def _divisor(network: Backbone) -> float:
+    """Of what it takes, less the mean colour; what it gives is multiplied by it before the colour is added."""
+    return getattr(network, "divisor", 1.0)
 
 
 def _check_bits(network: Backbone) -> None:
@@ -233,18 +249,21 @@ def float_layer(network: Backbone, name: str) -> nn.Conv2d | nn.Linear:
 
 
 def measured(it: Opened, images: Iterable[Tensor]) -> dict[str, tuple[float, float]]:
-    """By layer the largest |input|; of a float one also the largest sum of |input| |weight| and |bias|."""
+    """By module the largest |input|; of a float layer also the largest sum of |input| |weight| and |bias|, of a
+    product the largest of the second factor."""
     found = it.plan
-    seen = dict.fromkeys((*found.quantized, *found.floats), (0.0, 0.0))
+    seen = dict.fromkeys((*found.quantized, *found.floats, *found.functions), (0.0, 0.0))
 
-    def note(name: str, x: Tensor) -> None:
-        largest, total = x.abs().amax().item(), 0.0
+    def note(name: str, x: Tensor, *others: Tensor) -> None:
+        largest, second = x.masked_fill(x == -torch.inf, 0).abs().amax().item(), 0.0  # in scores: none of them
         if name in found.floats:
-            total = _sums(float_layer(it.folded, name), x).amax().item()
-        seen[name] = max(seen[name][0], largest), max(seen[name][1], total)
+            second = _sums(float_layer(it.folded, name), x).amax().item()
+        elif others:
+            second = others[0].abs().amax().item()
+        seen[name] = max(seen[name][0], largest), max(seen[name][1], second)
 
     handles = [
-        it.trained.get_submodule(name).register_forward_pre_hook(lambda _, inputs, name=name: note(name, inputs[0]))
+        it.trained.get_submodule(name).register_forward_pre_hook(lambda _, inputs, name=name: note(name, *inputs))
         for name in seen
     ]
     try:
@@ -267,13 +286,13 @@ def _sums(layer: nn.Conv2d | nn.Linear, x: Tensor) -> Tensor:
 
 def fixed(layer: nn.Conv2d | nn.Linear, largest: float, total: float) -> FixedLayer:
     made = FixedLayer(layer)
-    made.input_grid = 2.0 ** (_exponent_above(largest) + HEADROOM - INPUT_BITS)
+    made.input_grid = 2.0 ** (exponent_above(largest) + HEADROOM - INPUT_BITS)
     weight = layer.weight.double()
     needs = (
         # Sums of the higher digit, of the lower one, and the size of a weight.
-        _exponent_above(total) + HEADROOM + 1 - SUM_BITS - _exponent_above(made.input_grid * DIGIT / 2) + 1,
-        _exponent_above(weight.abs().flatten(1).sum(1).amax().item() * DIGIT / 2) - SUM_BITS,
-        _exponent_above(weight.abs().amax().item()) - WEIGHT_BITS,
+        exponent_above(total) + HEADROOM + 1 - SUM_BITS - exponent_above(made.input_grid * DIGIT / 2) + 1,
+        exponent_above(weight.abs().flatten(1).sum(1).amax().item() * DIGIT / 2) - SUM_BITS,
+        exponent_above(weight.abs().amax().item()) - WEIGHT_BITS,
     )
     made.weight_grid = 2.0 ** max(*needs, FINEST)
     made.weight.copy_((weight / made.weight_grid).round() * made.low_grid)
@@ -281,11 +300,6 @@ def fixed(layer: nn.Conv2d | nn.Linear, largest: float, total: float) -> FixedLa
         made.bias.copy_((layer.bias.double() / made.high_grid).round() * made.high_grid)
     made.grid = made.high_grid
     return made
-
-
-def _exponent_above(value: float) -> int:
-    """Least n with value < 2^n."""
-    return math.frexp(value)[1] if value else 0
 
 
 def _exponent(found: Plan, facts: dict[str, Facts], seen: dict[str, tuple[float, float]]) -> int:
@@ -296,8 +310,9 @@ def _exponent(found: Plan, facts: dict[str, Facts], seen: dict[str, tuple[float,
         fact = facts[name]
         reach = max(-fact.levels.least, fact.levels.most) + 0.5
         thresholds = (fact.step * reach + fact.origin.abs()).amax().item()
-        needs.append(_exponent_above(thresholds) + 1 - THRESHOLD_BITS)
-        needs.append(_exponent_above(seen[name][0]) + HEADROOM + 1 - SUM_BITS)
+        needs.append(exponent_above(thresholds) + 1 - THRESHOLD_BITS)
+    for name in (*readers, *found.functions):
+        needs.append(exponent_above(seen[name][0]) + HEADROOM + 1 - SUM_BITS)
     return max(needs)
 
 
@@ -350,7 +365,7 @@ def _assembled(
     for name, fixed in floats.items():
         layer_made = copy.deepcopy(fixed)
         if name in found.in_stream:
-            layer_made.grid = max(grid, fixed.high_grid)
+            layer_made.grid = max(grid, fixed.grid)
         made.set_submodule(name, layer_made)
     for name in found.activations:
         rounded = Snapped(made.get_submodule(name))
@@ -358,6 +373,18 @@ def _assembled(
         made.set_submodule(name, rounded)
     made.convolutional = False  # its layers are none that `reach` knows: images go through it whole
     return made.eval()
+
+
+def _put_functions(made: Backbone, found: Plan, seen: dict[str, tuple[float, float]], grid: float) -> None:
+    """Functions in fixed point in the place of all that are none."""
+    for name, inner in found.functions.items():
+        function = counterpart(made.get_submodule(name), name)
+        numbers = function.chosen(*seen[name], inner, name in found.shares)
+        function.settle(numbers | {"grid": SCORE_GRID if name in found.scores else grid})
+        made.set_submodule(name, function)
+    for name in found.constants:
+        constant = made.get_parameter(name)
+        constant.copy_(snapped(constant, SCORE_GRID))
 
 
 def _on_grid(fact: Facts, grid: float) -> Facts:
@@ -421,10 +448,10 @@ def _excess(made: Backbone, images: Iterable[Tensor]) -> int:
             layer.keeps_codes, layer.codes = False, None
     excess = FINEST
     for name, layer in layers.items():
-        bits = _exponent_above(largest[name]) + HEADROOM - SUM_BITS
+        bits = exponent_above(largest[name]) + HEADROOM - SUM_BITS
         if bits > 0:
             raise OdmError(f"{name}: its sums pass {SUM_BITS} bits; train with fewer bits or channels")
         if layer.grid:
-            bits = _exponent_above(largest[name] * (layer.unit / layer.grid).amax().item()) + HEADROOM - SUM_BITS
+            bits = exponent_above(largest[name] * (layer.unit / layer.grid).amax().item()) + HEADROOM - SUM_BITS
         excess = max(excess, bits)
     return excess

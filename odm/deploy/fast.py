@@ -82,6 +82,12 @@ def fast_form(network: Backbone, images: Iterable[Tensor], patches: Iterable[Ten
         patches: the same, (N, 3, H, W), by which scales are measured: of what it was trained on.
     """
     it = opened(network)
+    if it.plan.functions:
+        first = next(iter(it.plan.functions))
+        raise OdmError(
+            f"{first}: {type(it.folded.get_submodule(first)).__name__} takes more than the 8 bits of this form; "
+            + EXPORT_EXACT
+        )
     route = _route(it)
     scales = _scales(it, route, patches)
     made = copy.deepcopy(it.folded)

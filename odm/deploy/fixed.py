@@ -5,12 +5,23 @@ stays below 2^24 of it no addition rounds. Values have too many bits for that, s
 convolution each.
 """
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+SUM_BITS = 24
+"""Whole numbers up to 2^24 are exact in float32, in any order of adding them up."""
+HEADROOM = 1
+"""Bits by which an image may pass what was measured."""
 DIGIT = 128.0
 """What the higher digit counts; both lie within half of it in size."""
+
+
+def exponent_above(value: float) -> int:
+    """Least n with value < 2^n."""
+    return math.frexp(value)[1] if value else 0
 
 
 def snapped(x: Tensor, grid: float) -> Tensor:

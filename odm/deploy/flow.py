@@ -16,12 +16,22 @@ from torch.overrides import TorchFunctionMode
 
 from odm.deploy.fixed import FixedLayer
 from odm.deploy.integer import IntegerLayer
+from odm.deploy.nonlinear import FUNCTIONS
 from odm.networks.backbone import Backbone
 from odm.quantization.layer import QuantizedLayer
 
 IMAGE, CONSTANT = "image", "constant"
 ARITHMETIC = ("add", "sub", "mul", "div")
-Leaf = nn.Conv2d | nn.Linear | nn.BatchNorm2d | nn.PReLU | nn.LeakyReLU | IntegerLayer | FixedLayer
+Leaf = (
+    nn.Conv2d,
+    nn.Linear,
+    nn.BatchNorm2d,
+    nn.PReLU,
+    nn.LeakyReLU,
+    IntegerLayer,
+    FixedLayer,
+    *FUNCTIONS,
+)
 
 
 @dataclass(eq=False)
@@ -36,6 +46,8 @@ class Value:
     """Whether a number other than a shape or an index took part: of `x + 1`, say."""
     uses: int = 0
     """By how many functions and modules it was taken."""
+    width: int = 0
+    """Last side of the tensor."""
     place: int = -1
     """Its number among what was called; none of IMAGE and CONSTANT."""
     constant: Tensor | None = None
@@ -54,7 +66,7 @@ class Calls(TorchFunctionMode):
         self._handles: list[Any] = []
         self._inside = 0
 
-    def entered(self, name: str, x: Tensor) -> None:
+    def entered(self, name: str, *inputs: Tensor) -> None:
         """A leaf is called."""
 
     def left(self, name: str, output: Tensor) -> Tensor:
@@ -89,7 +101,7 @@ class Calls(TorchFunctionMode):
         return self.called(name, args, kwargs, result)
 
     def _entering(self, name: str, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        self.entered(name, inputs[0])
+        self.entered(name, *inputs)
         self._inside += 1
 
     def _leaving(self, name: str, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
@@ -100,7 +112,7 @@ class Calls(TorchFunctionMode):
 
 
 class Flow(Calls):
-    """Runs a network on an image, shape (1, 3, H, W), and keeps by the name of a module what went into it.
+    """Runs a network on an image, shape (1, 3, H, W), and keeps by the name of a module what went into it first.
 
     `inputs` are in the order in which modules ran; `output` is the network's; `values` are all that was made.
     """
@@ -109,6 +121,7 @@ class Flow(Calls):
         super().__init__(leaves(network))
         self.inputs: dict[str, Value] = {}
         self.outputs: dict[str, Value] = {}
+        self._entered: dict[str, list[Value]] = {}
         self.values: list[Value] = []
         self._values: dict[int, Value] = {}
         self._alive: list[Tensor] = []  # an id must stay that of one tensor
@@ -116,11 +129,12 @@ class Flow(Calls):
         with torch.no_grad(), self:
             self.output = self._value(network(image))
 
-    def entered(self, name: str, x: Tensor) -> None:
-        self.inputs[name] = self._taken(x)
+    def entered(self, name: str, *inputs: Tensor) -> None:
+        self._entered[name] = [self._taken(x) for x in inputs]
+        self.inputs[name] = self._entered[name][0]
 
     def left(self, name: str, output: Tensor) -> Tensor:
-        self.outputs[name] = self._made(Value(name, [self.inputs[name]], is_module=True))
+        self.outputs[name] = self._made(Value(name, self._entered[name], is_module=True))
         self._note(output, self.outputs[name])
         return output
 
@@ -139,6 +153,7 @@ class Flow(Calls):
 
     def _note(self, tensor: Tensor, value: Value) -> None:
         self._alive.append(tensor)
+        value.width = tensor.shape[-1] if tensor.ndim else 0
         self._values[id(tensor)] = value
 
     def _value(self, tensor: Tensor) -> Value:

@@ -53,7 +53,7 @@ def to_onnx(network: Backbone, metadata: Mapping[str, str]) -> onnx.ModelProto:
             custom_translation_table=_translations(),
             input_names=[INPUT],
             output_names=[OUTPUT],
-            dynamic_shapes=({2: torch.export.Dim("height", min=4), 3: torch.export.Dim("width", min=4)},),
+            dynamic_shapes=({2: _multiples("height", network), 3: _multiples("width", network)},),
             optimize=True,
             verbose=False,
         )
@@ -66,6 +66,13 @@ def to_onnx(network: Backbone, metadata: Mapping[str, str]) -> onnx.ModelProto:
         entry.key, entry.value = key, value
     onnx.checker.check_model(model, full_check=True)
     return model
+
+
+def _multiples(side: str, network: Backbone) -> Any:
+    """Any side that the network takes."""
+    if network.multiple == 1:
+        return torch.export.Dim(side, min=4)
+    return network.multiple * torch.export.Dim(f"{side}_{network.multiple}", min=2)
 
 
 def _shuffle_codes(graph: onnx.GraphProto) -> None:

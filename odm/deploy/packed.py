@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from odm.deploy.convert import settle_mean
 from odm.deploy.fixed import FixedLayer, Snapped
 from odm.deploy.integer import IntegerLayer
+from odm.deploy.nonlinear import Function, counterpart
 from odm.deploy.stored import storing
 from odm.errors import OdmError
 from odm.files import unreadable, whole
@@ -107,6 +108,7 @@ def write(path: Path, model: Model, form: Backbone) -> None:
     """Write an integer form; equal ones give equal bytes."""
     layers = {name: each for name, each in form.named_modules() if isinstance(each, IntegerLayer | FixedLayer)}
     snapped = {name: each.grid for name, each in form.named_modules() if isinstance(each, Snapped)}
+    functions = {name: each.numbers() for name, each in form.named_modules() if isinstance(each, Function)}
     inside = tuple(f"{name}." for name in layers)
     rest = {key: value.tolist() for key, value in form.state_dict().items() if not key.startswith(inside)}
     bare = build(model.network)
@@ -118,7 +120,14 @@ def write(path: Path, model: Model, form: Backbone) -> None:
     said = {"model": json.loads(model.model_dump_json(exclude_defaults=True))}
     stored = {place: [each.least, each.most] for place, each in getattr(form, "stored", nn.ModuleDict()).items()}
     passed = getattr(form, "passed", {})
-    parts = {"folded": folded, "snapped": snapped, "rest": rest, "stored": stored, "passed": passed}
+    parts = {
+        "folded": folded,
+        "snapped": snapped,
+        "functions": functions,
+        "rest": rest,
+        "stored": stored,
+        "passed": passed,
+    }
     said |= {key: value for key, value in parts.items() if value}
     writer = _Writer()
     writer.content += MAGIC + bytes([VERSION])
@@ -203,6 +212,10 @@ def read(path: Path) -> tuple[Model, Backbone]:
         rounded = Snapped(form.get_submodule(name))
         rounded.grid = grid
         form.set_submodule(name, rounded)
+    for name, numbers in said.get("functions", {}).items():
+        function = counterpart(form.get_submodule(name), name)
+        function.settle(numbers)
+        form.set_submodule(name, function)
     rest = {key: torch.tensor(value) for key, value in said.get("rest", {}).items()}
     missing = form.load_state_dict(rest, strict=False)
     assert not missing.unexpected_keys

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from odm.deploy.fixed import FixedLayer
 from odm.deploy.integer import IntegerLayer
+from odm.deploy.nonlinear import Function
 from odm.deploy.stored import Stored
 from odm.networks.backbone import Backbone
 
@@ -57,6 +58,8 @@ def differences(model: onnx.ModelProto, form: Backbone) -> list[str]:
             if isinstance(module, FixedLayer)
             else _of_codes(file, name, module)
             if isinstance(module, Stored)
+            else _of_function(file, name, module)
+            if isinstance(module, Function)
             else ()
         )
         found += [f"{name}: {part}" for part, is_equal in parts if not is_equal]
@@ -116,3 +119,9 @@ def _of_fixed(file: _File, name: str, layer: FixedLayer) -> Iterator[tuple[str, 
     yield "bias", not layer.bias.any() or (bool(known) and _equal(known[0], layer.bias.numpy()))
     grids = sorted(float(each[1]) for _, each in file.of(name, "Mul") if each[1] is not None)
     yield "grids", {1 / layer.input_grid, layer.high_grid} <= set(grids)
+
+
+def _of_function(file: _File, name: str, function: Function) -> Iterator[tuple[str, bool]]:
+    found = [file.constants[each] for node in file.nodes.get(name, ()) for each in node.input if each in file.constants]
+    for what, expected in function.constants():
+        yield what, any(_equal(each, expected) for each in found)

@@ -6,7 +6,6 @@ Maps are (N, H, W, C) inside the blocks, so that a linear layer's input still sa
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from odm.errors import OdmError
 from odm.networks.backbone import MEAN, Backbone, Pair, Placement, Product, reflected
@@ -24,9 +23,11 @@ class Layer(nn.Module):
         self.qkv = nn.Linear(channels, 3 * channels)
         self.proj = nn.Linear(channels, channels)
         self.similarity = Product()
+        self.softmax = nn.Softmax(-1)
         self.weighting = Product()
         self.norm2 = nn.LayerNorm(channels)
         self.fc1 = nn.Linear(channels, ratio * channels)
+        self.gelu = nn.GELU()
         self.fc2 = nn.Linear(ratio * channels, channels)
         # One bias a head for each displacement within a window, and which of them each pair of places takes.
         self.bias = nn.Parameter(torch.empty((2 * window - 1) ** 2, heads))
@@ -47,12 +48,12 @@ class Layer(nn.Module):
         if self.shift:
             x = x.roll((-self.shift, -self.shift), dims=(1, 2))
         x = windows(x, self.window)
-        query, key, value = x.unflatten(-1, (3, self.heads, -1)).permute(3, 0, 1, 4, 2, 5)
+        query, key, value = x.unflatten(-1, (3, self.heads, -1)).permute(3, 0, 1, 4, 2, 5).unbind()
         scores = self.similarity(query * query.shape[-1] ** -0.5, key.transpose(-1, -2))
         scores = scores + self.bias[self.displacement].permute(2, 0, 1)
         if self.shift:
             scores = scores.masked_fill(self.strangers(height, width)[:, None], -torch.inf)
-        x = self.weighting(scores.softmax(-1), value).transpose(2, 3).flatten(3)
+        x = self.weighting(self.softmax(scores), value).transpose(2, 3).flatten(3)
         x = x.unflatten(1, (height // self.window, width // self.window)).unflatten(3, (self.window, self.window))
         x = x.transpose(2, 3).reshape(batch, height, width, channels)
         if self.shift:
@@ -69,7 +70,7 @@ class Layer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.attend(self.norm1(x))
-        return x + self.fc2(functional.gelu(self.fc1(self.norm2(x))))
+        return x + self.fc2(self.gelu(self.fc1(self.norm2(x))))
 
 
 def windows(x: Tensor, side: int) -> Tensor:
@@ -98,6 +99,9 @@ class Block(nn.Module):
 class Swinir(Backbone):
     """One convolution, blocks of windowed attention with one long skip, and a pixel shuffle straight to the image."""
 
+    # Of pixels less the mean colour.
+    divisor = 255
+
     def __init__(
         self, channels: int, blocks: int, layers: int, heads: int, window: int, ratio: int, scale: int
     ) -> None:
@@ -116,12 +120,12 @@ class Swinir(Backbone):
 
     def forward(self, x: Tensor) -> Tensor:
         height, width = (self.scale * side for side in x.shape[2:])
-        shallow = self.head((reflected(x, self.multiple) - self.mean) / 255)
+        shallow = self.head((reflected(x, self.multiple) - self.mean) / self.divisor)
         deep = self.norm1(shallow.permute(0, 2, 3, 1))
         for block in self.blocks:
             deep = block(deep)
         deep = shallow + self.last(self.norm2(deep).permute(0, 3, 1, 2))
-        return (self.tail(self.features(deep)) * 255 + self.mean)[:, :, :height, :width]
+        return (self.tail(self.features(deep)) * self.divisor + self.mean)[:, :, :height, :width]
 
     def placement(self, coverage: str) -> Placement:
         """`blocks`: the linear layers; `body`: and the convolutions after each block's and after all of them.
