@@ -134,7 +134,7 @@ SABOTAGE: dict[str, tuple[str, str, int, Callable[[Any], Any]]] = {
     "softmax: table": ("softmax", "GatherND", 0, entry(3, -4000)),
     "norm1: weight": ("norm1", "Mul", 1, lambda values: values * np.float32(1.25)),
     "norm2: bias": ("norm2", "Add", 1, entry(5, 0.25)),
-    "similarity: bounds": ("similarity", "Clip", 2, lambda values: values / 64),
+    "weighting: bounds": ("weighting", "Clip", 2, lambda values: values / 64),
 }
 
 

@@ -40,8 +40,9 @@ LAST_BITS = 16
 FINEST = -24
 MEAN_GRID = 1 / 64
 """Of the mean colour that networks take off and add again."""
-DIVIDED_MEAN_GRID = 2.0**-13
-"""The same of the colour over what a network divides by."""
+DIVIDED_MEAN_GRID = 2.0**-12
+"""The same of the colour over what a network divides by: no finer than INPUT_BITS make of values below 1, so that no
+pixel less the colour is half way between two of them."""
 LEAST_STEPS = 16.0
 """A quantizer's step over the grid; less would move its levels by more than a thirtieth of a step."""
 
