@@ -32,6 +32,7 @@ from odm.methods.plain.settings import Plain
 from odm.model import Model
 from odm.networks.backbone import Backbone
 from odm.networks.build import build
+from odm.networks.edsr.network import Edsr
 from odm.quantization.layer import QuantizedLayer, quantized_layers
 from odm.quantization.quantizer import LearnedRange, WeightQuantizer
 from odm.quantization.statistics import measured
@@ -244,6 +245,17 @@ def test_fixed_layers_are_exact() -> None:
 # What is refused
 
 
+class Soft(Edsr):
+    """A softmax before its blocks."""
+
+    def __init__(self) -> None:
+        super().__init__(channels=8, blocks=1, scale=2)
+        self.soft = nn.Softmax(-1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.tail(self.upsampler(self.blocks[0](self.soft(self.head(x - self.mean))))) + self.mean
+
+
 REFUSED: list[tuple[Callable[[], Backbone], str]] = [
     (
         lambda: quantized(build(NETWORK), Daq(kind="daq")),
@@ -262,6 +274,7 @@ REFUSED: list[tuple[Callable[[], Backbone], str]] = [
     (lambda: quantized(build(NETWORK), PLAIN, 8), "need codes up to 255"),
     (lambda: quantized(build(NETWORK), NoBody(kind="no_body")), "nothing in it is quantized"),
     (lambda: build(NETWORK).eval(), "nothing in it is quantized"),
+    (lambda: quantized(Soft(), PLAIN), "its input comes from soft, a softmax"),
 ]
 
 
