@@ -42,6 +42,17 @@ TOTAL_BITS = SUM_BITS + EXP_BITS
 """Of the reciprocal of such a sum: it keeps at least as many bits as the table has."""
 
 
+@torch.library.custom_op("odm::root", mutates_args=())
+def root(x: Tensor) -> Tensor:
+    """The square root as IEEE 754 rounds it; that of torch may be off by a last bit."""
+    return x.double().sqrt().float()
+
+
+@root.register_fake
+def _(x: Tensor) -> Tensor:
+    return torch.empty_like(x)
+
+
 class Function(nn.Module):
     """A module's counterpart in fixed point, whose outputs are multiples of `grid`, a power of two."""
 
@@ -119,8 +130,8 @@ class FixedNorm(Function):
         high = torch.round(centred * (1 / DIGIT))
         low = centred - high * DIGIT
         squares = (high * high).sum(-1, keepdim=True) * DIGIT**2 + (high * low).sum(-1, keepdim=True) * (2 * DIGIT)
-        root = snapped((squares + (low * low).sum(-1, keepdim=True) + self.room).sqrt(), ROOT_GRID)
-        inverse = torch.round(self.reciprocal / root) * (1 / RECIPROCAL)
+        squares = squares + (low * low).sum(-1, keepdim=True) + self.room
+        inverse = torch.round(self.reciprocal / snapped(root(squares), ROOT_GRID)) * (1 / RECIPROCAL)
         return snapped(centred * inverse * self.weight, self.grid) + self.bias
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from odm.deploy import integer  # noqa: F401  (the operators)
+from odm.deploy import integer, nonlinear  # noqa: F401  (the operators)
 from odm.networks.backbone import Backbone
 
 if TYPE_CHECKING:
@@ -197,8 +197,11 @@ def _translations() -> dict[Any, Any]:
         pads = [*padding, *padding]
         return op.Conv(codes, multiplied, bias, strides=list(stride), pads=pads, dilations=list(dilation), group=groups)
 
+    def root(x: Any) -> Any:
+        return op.Sqrt(x)
+
     ops = torch.ops.odm
-    return {ops.codes.default: codes, ops.weighted.default: weighted}
+    return {ops.codes.default: codes, ops.weighted.default: weighted, ops.root.default: root}
 
 
 def _is_zero(value: Any) -> bool:
