@@ -22,7 +22,7 @@ from odm.quantization.layer import QuantizedLayer
 
 IMAGE, CONSTANT = "image", "constant"
 ARITHMETIC = ("add", "sub", "mul", "div")
-Leaf = (
+LEAVES: tuple[type[nn.Module], ...] = (
     nn.Conv2d,
     nn.Linear,
     nn.BatchNorm2d,
@@ -173,7 +173,7 @@ def leaves(network: nn.Module) -> dict[str, nn.Module]:
     return {
         name: module
         for name, module in network.named_modules()
-        if isinstance(module, QuantizedLayer) or (isinstance(module, Leaf) and module not in inner)
+        if isinstance(module, QuantizedLayer) or (isinstance(module, LEAVES) and module not in inner)
     }
 
 

@@ -85,12 +85,14 @@ class OnnxRuntime(Runtime):
             graph = onnx.load(path).graph
         # An integer operator takes a layer's weights as they are; for a float one they have been turned into floats.
         takers = {name: node for node in graph.node for name in node.input}
+        # Those of a linear layer are turned around first, so that it goes by its own name.
+        linear = {node.name.partition("/MatMul")[0]: node for node in graph.node if "/MatMul" in node.name}
         found = []
         for layer in layers:
-            node = takers.get(f"{layer}.weight")
+            node = linear.get(layer, takers.get(f"{layer}.weight"))
             kind = node.op_type if node is not None else "Conv"
             is_integer = kind not in ("Conv", "DequantizeLinear", "FusedConv", "MatMul", "Gemm")
-            if not is_integer:
+            if not is_integer and layer not in linear:
                 kind = next((each.op_type for each in graph.node if each.name.startswith(f"{layer}/Conv")), "Conv")
             found.append(Operator(layer, kind, is_integer, "" if is_integer else FLOAT_STREAM))
         return found
