@@ -295,6 +295,16 @@ def test_undone_scales_that_are_powers_of_two_go_into_the_weights() -> None:
     assert max(layer.weight.abs().max() for layer in integer_layers(integer_form(form, lows())).values()) > 15
 
 
+@pytest.mark.parametrize("bits", [2, 4, 7])
+def test_scales_as_far_apart_as_can_be_are_trained_within_eight_bits(bits: int) -> None:
+    network = quantized(build(NETWORK), POWERS, bits)
+    with torch.no_grad():
+        for layer in quantized_layers(network).values():
+            layer.offset.scale.copy_(torch.logspace(-3, 3, len(layer.offset.scale), 2.0))  # type: ignore[union-attr]
+    codes = [layer.weight for layer in integer_layers(integer_form(network, lows())).values()]
+    assert 60 < max(code.abs().max() for code in codes) <= 127
+
+
 def test_a_network_trained_towards_it_has_the_levels_of_its_form() -> None:
     """What surrounds an input is quantized with it, as whole numbers have it: less is moved than by zeros."""
 
