@@ -4,8 +4,8 @@ Exact in any float32 runtime, because no value of the residual stream is near a 
 it, and no sum rounds:
 
 - what layers write to the stream is a multiple of one power of two, the grid, and sums of it stay below 2^24 of it;
-- a quantizer that reads the stream has its steps on twice the grid and its origin on odd multiples of half of it, so
-  that thresholds lie half way between two values of the grid, whichever way a runtime divides;
+- thresholds of a quantizer that reads the stream lie half way between two values of the grid, whichever way a runtime
+  divides (`thresholds.py`);
 - where a quantizer sees a single layer through a ReLU the distances of all values it can see from all thresholds are
   known beforehand, and the layer's unit is moved by millionths until none is within a runtime's rounding.
 """
@@ -25,6 +25,7 @@ from odm.deploy.integer import MOST_PAIR, IntegerLayer, integer_layers, weighted
 from odm.deploy.levels import MOST_CODE, Levels, codes_of, levels_of
 from odm.deploy.margins import apart
 from odm.deploy.plan import Plan, plan, probe
+from odm.deploy.thresholds import half_way
 from odm.errors import OdmError
 from odm.networks.backbone import Backbone
 from odm.quantization.layer import QuantizedLayer, quantized_layers
@@ -337,14 +338,14 @@ def _assembled(
             layer.step.copy_(fact.step)
             layer.least = max(0, layer.least) if direct[name][1] else layer.least
         else:
-            steps = fact.step / (2 * grid)
-            if steps.amin() * 2 < LEAST_STEPS:
+            if fact.step.amin() < LEAST_STEPS * grid:
                 raise OdmError(
                     f"{name}: the residual stream passes 24 bits: its values reach so far that a step of "
                     f"{fact.step.amin().item():.3g} is less than {LEAST_STEPS:.0f} of what float32 still tells apart"
                 )
-            layer.step.copy_(steps.round() * 2 * grid)
-            layer.origin.copy_(((fact.origin / grid - 0.5).round() + 0.5) * grid)
+            step, origin = half_way(fact.step, fact.origin, grid, layer.zero_point)
+            layer.step.copy_(step)
+            layer.origin.copy_(origin)
         check_codes(layer, name)
         made.set_submodule(name, layer)
     for name, fixed in floats.items():
