@@ -2,6 +2,7 @@
 
 import csv
 import re
+from contextlib import chdir
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,8 @@ from odm.images.reading import read_set
 from odm.methods.build import method_class
 from odm.networks.build import build
 from odm.quantization.statistics import measured
+from odm.reporting.results import read
+from odm.reporting.uncertainty import interval, mean
 from odm.settings.reading import load
 from odm.settings.training import Run
 from odm.training.loop import fit
@@ -258,3 +261,44 @@ def test_the_tables_of_the_bench(document: str) -> None:
             wanted = f"{float(last['difference']):+.2f} [{low:+.2f}, {high:+.2f}] ± {float(last['psnr_spread']):.2f}"
             assert over == wanted, label
             assert last["finished"] == last["seeds"] == "3", f"{label}: a comparison takes three seeds"
+
+
+# Of docs/findings.md outside its tables of methods, in its order: the row, what it is held against, bits, test set.
+PAIRS = [
+    *(("odm_percentile", "plain_percentile", 4, each) for each in ("set5", "set14", "b100")),
+    *(("ddtb_percentile", "plain_percentile", 4, each) for each in ("set14", "b100")),
+    *(("odm_eccv_percentile", "plain_percentile", 2, each) for each in ("set5", "urban100")),
+    *(("odm", "odm_variance", 2, each) for each in ("b100", "set5")),
+    ("odm", "odm_offsets", 2, "urban100"),
+    ("odm", "odm_kept", 2, "urban100"),
+    ("odm_eccv", "odm_eccv_correction", 2, "urban100"),
+    ("odm_eccv", "odm_eccv_mismatch", 2, "urban100"),
+    *((each, "ddtb", 2, "urban100") for each in ("odm", "odm_eccv")),
+    *((each, "daq", 2, images) for images in ("b100", "urban100") for each in ("odm", "odm_eccv")),
+]
+
+
+def test_the_pairs_of_the_findings() -> None:
+    """Each difference of two methods with its 95% interval over images, three seeds behind either."""
+    text = re.sub(r"^\| `.*$", "", (ROOT / "docs" / "findings.md").read_text(), flags=re.MULTILINE)
+    told = re.findall(r"[+-][\d.]+ \[[+-][\d.]+, [+-][\d.]+\]", text)
+    with chdir(ROOT):
+        suite = read(load(Path("suites/bench.yaml")))
+    found = {(row.method, row.weight_bits, row.activation_bits): row for row in suite.all_rows()}
+    wanted = []
+    for ours, theirs, bits, images in PAIRS:
+        pair = found[ours, bits, bits], found[theirs, bits, bits]
+        assert all(len(each.results) == 3 for each in pair)
+        values = suite.differences(*pair, images)
+        assert values
+        low, high = interval(values)
+        wanted.append(f"{mean(values):+.2f} [{low:+.2f}, {high:+.2f}]")
+    assert told == wanted
+
+
+def test_no_part_of_either_version_is_ahead_of_plain() -> None:
+    """Nor is a whole one, at 2 bits, on any set: no interval lies above zero."""
+    rows_of_it = [row for row in results("bench") if row["method"].startswith("odm") and row["against"] == "plain"]
+    rows_of_it = [row for row in rows_of_it if row["weight_bits"] == row["activation_bits"] == "2"]
+    assert len(rows_of_it) >= 4 * 7
+    assert all(float(row["difference_low"]) <= 0 for row in rows_of_it)
