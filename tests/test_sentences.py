@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from odm.deploy.certificate import faults
 from odm.images.prepare import write
 from odm.images.prepared import Prepared
 from odm.images.reading import read_set
@@ -16,6 +17,7 @@ from odm.networks.build import build
 from odm.quantization.statistics import measured
 from odm.reporting.results import read
 from odm.reporting.uncertainty import interval, mean
+from odm.sealed import read_sealed_json
 from odm.settings.reading import load
 from odm.settings.training import Run
 from odm.training.loop import fit
@@ -302,3 +304,25 @@ def test_no_part_of_either_version_is_ahead_of_plain() -> None:
     rows_of_it = [row for row in rows_of_it if row["weight_bits"] == row["activation_bits"] == "2"]
     assert len(rows_of_it) >= 4 * 7
     assert all(float(row["difference_low"]) <= 0 for row in rows_of_it)
+
+
+def test_the_table_of_certificates() -> None:
+    """Of each exact form in docs/deploy.md: no code and no byte differed in either runtime, and what it scored."""
+    table = rows("run", (ROOT / "docs" / "deploy.md").read_text())
+    found = {path.stem: read_sealed_json(path, "") for path in (ROOT / "results/deploy/certificates").glob("*.json")}
+    assert {row[0].strip("`") for row in table} == found.keys()
+    for name, codes, *scores, both, in_integers in table:
+        made = found[name.strip("`")]
+        assert faults(made) == [] and made["runtimes"].keys() == {"onnxruntime", "openvino"}
+        assert codes == f"{sum(layer['codes'] for layer in made['layers'].values()):,}"
+        trained, form = (made["psnr"][each] for each in ("trained", "integer form"))
+        counts = {each: len(images) for each, images in made["images"].items()}
+        assert counts == {"set5": 5, "b100": 10}
+        assert scores == [f"{trained[each]:.4f}, {form[each]:.4f}" for each in counts]
+        moved = sum((form[each] - trained[each]) * count for each, count in counts.items()) / 15
+        assert both == f"{moved:+.4f}"
+        ran = [
+            sum(each["integer"] for each in made["runtimes"][runtime]["operators"].values())
+            for runtime in ("onnxruntime", "openvino")
+        ]
+        assert in_integers == f"{ran[0]}, {ran[1]} of {len(made['layers'])}"
