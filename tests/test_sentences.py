@@ -4,6 +4,7 @@ import csv
 import re
 from contextlib import chdir
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -306,10 +307,24 @@ def test_no_part_of_either_version_is_ahead_of_plain() -> None:
     assert all(float(row["difference_low"]) <= 0 for row in rows_of_it)
 
 
+def certificates() -> dict[str, dict[str, Any]]:
+    return {path.stem: read_sealed_json(path, "") for path in (ROOT / "results/deploy/certificates").glob("*.json")}
+
+
+def test_the_table_of_fast_forms() -> None:
+    table = rows("fast form of", (ROOT / "docs" / "deploy.md").read_text())
+    made = {name: said for name, said in certificates().items() if name.endswith("_fast")}
+    assert {row[0].strip("`") + "_fast" for row in table} == made.keys()
+    for name, trained, fast in table:
+        said = made[name.strip("`") + "_fast"]
+        assert faults(said) == [] and len(said["images"]["set5"]) == 5
+        assert (trained, fast) == tuple(f"{said['psnr'][each]['set5']:.2f}" for each in ("trained", "integer form"))
+
+
 def test_the_table_of_certificates() -> None:
     """Of each exact form in docs/deploy.md: no code and no byte differed in either runtime, and what it scored."""
     table = rows("run", (ROOT / "docs" / "deploy.md").read_text())
-    found = {path.stem: read_sealed_json(path, "") for path in (ROOT / "results/deploy/certificates").glob("*.json")}
+    found = {name: said for name, said in certificates().items() if not name.endswith("_fast")}
     assert {row[0].strip("`") for row in table} == found.keys()
     for name, codes, *scores, both, in_integers in table:
         made = found[name.strip("`")]
