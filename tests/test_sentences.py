@@ -16,6 +16,8 @@ from odm.images.reading import read_set
 from odm.methods.build import method_class
 from odm.networks.build import build
 from odm.quantization.statistics import measured
+from odm.reporting.published import FLOAT, counterpart, printed
+from odm.reporting.results import metrics as results_of
 from odm.reporting.results import read
 from odm.reporting.uncertainty import interval, mean
 from odm.sealed import read_sealed_json
@@ -28,6 +30,7 @@ from odm.training.patches import Patches
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 SUITES = (ROOT / "docs" / "suites.md").read_text()
+SETS = ("set5", "set14", "b100", "urban100")
 NUMBER = re.compile(r"-?\d+\.?\d*")
 
 
@@ -253,8 +256,7 @@ def test_the_tables_of_the_bench(document: str) -> None:
             label, *cells, over = [cell.strip() for cell in line.strip("|").split("|")]
             method = re.match(r"`(\w+)`", label)[1]  # type: ignore[index]
             is_float = method in ("float", "no_body")
-            sets = ("set5", "set14", "b100", "urban100")
-            rows_of_it = [found[method, "32" if is_float else bits, each] for each in sets]
+            rows_of_it = [found[method, "32" if is_float else bits, each] for each in SETS]
             assert cells == [f"{float(row['psnr']):.2f}" for row in rows_of_it], label
             last = rows_of_it[-1]
             if is_float or not last["against"].startswith("plain"):
@@ -264,6 +266,23 @@ def test_the_tables_of_the_bench(document: str) -> None:
             wanted = f"{float(last['difference']):+.2f} [{low:+.2f}, {high:+.2f}] ± {float(last['psnr_spread']):.2f}"
             assert over == wanted, label
             assert last["finished"] == last["seeds"] == "3", f"{label}: a comparison takes three seeds"
+
+
+def test_the_table_of_the_paper_s_network() -> None:
+    """Of runs, not of rows: one seed of each; and what is printed of the same."""
+    said = (ROOT / "docs" / "findings.md").read_text()
+    with chdir(ROOT):
+        settings = load(Path("suites/bench_x4.yaml"))
+        for label, *cells, published in rows("EDSR-baseline x4, one seed", said):
+            name = label.split(":")[0].strip("`")
+            metrics = results_of(settings, "edsr_baseline" if name == "float" else name)
+            assert metrics
+            assert cells == [f"{mean([score.psnr for score in metrics.scores[each].values()]):.2f}" for each in SETS]
+            answer = FLOAT if name == "float" else counterpart(settings.methods[settings.runs[name].method])
+            bits = (metrics.weight_bits, metrics.activation_bits)
+            found = [printed(answer, 4, bits, each) for each in ("set5", "urban100")] if answer and answer.same else []
+            if published:
+                assert published == ", ".join(each[0] for each in found if each)
 
 
 # Of docs/findings.md outside its tables of methods, in its order: the row, what it is held against, bits, test set.
