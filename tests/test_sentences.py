@@ -17,7 +17,6 @@ from odm.methods.build import method_class
 from odm.networks.build import build
 from odm.quantization.statistics import measured
 from odm.reporting.published import FLOAT, counterpart, printed
-from odm.reporting.results import metrics as results_of
 from odm.reporting.results import read
 from odm.reporting.uncertainty import interval, mean
 from odm.sealed import read_sealed_json
@@ -262,27 +261,34 @@ def test_the_tables_of_the_bench(document: str) -> None:
             if is_float or not last["against"].startswith("plain"):
                 assert not over
                 continue
-            low, high = (float(last[f"difference_{end}"]) for end in ("low", "high"))
-            wanted = f"{float(last['difference']):+.2f} [{low:+.2f}, {high:+.2f}] ± {float(last['psnr_spread']):.2f}"
-            assert over == wanted, label
+            assert over == told_of(last), label
             assert last["finished"] == last["seeds"] == "3", f"{label}: a comparison takes three seeds"
 
 
+def told_of(row: dict[str, str]) -> str:
+    """Difference, interval over images and spread over seeds."""
+    low, high = (float(row[f"difference_{end}"]) for end in ("low", "high"))
+    return f"{float(row['difference']):+.2f} [{low:+.2f}, {high:+.2f}] ± {float(row['psnr_spread']):.2f}"
+
+
 def test_the_table_of_the_paper_s_network() -> None:
-    """Of runs, not of rows: one seed of each; and what is printed of the same."""
-    said = (ROOT / "docs" / "findings.md").read_text()
-    with chdir(ROOT):
-        settings = load(Path("suites/bench_x4.yaml"))
-        for label, *cells, published in rows("EDSR-baseline x4, one seed", said):
-            name = label.split(":")[0].strip("`")
-            metrics = results_of(settings, "edsr_baseline" if name == "float" else name)
-            assert metrics
-            assert cells == [f"{mean([score.psnr for score in metrics.scores[each].values()]):.2f}" for each in SETS]
-            answer = FLOAT if name == "float" else counterpart(settings.methods[settings.runs[name].method])
-            bits = (metrics.weight_bits, metrics.activation_bits)
-            found = [printed(answer, 4, bits, each) for each in ("set5", "urban100")] if answer and answer.same else []
-            if published:
-                assert published == ", ".join(each[0] for each in found if each)
+    """Three seeds a row, `plain` ahead of each on every set, and what is printed of the same."""
+    settings = load(ROOT / "suites" / "bench_x4.yaml")
+    found = {(row["method"], row["weight_bits"], row["set"]): row for row in results("bench_x4")}
+    table = rows("EDSR-baseline x4, W2A2", (ROOT / "docs" / "findings.md").read_text())
+    assert len(table) == 6
+    for label, *cells, over, published in table:
+        method = label.split(":")[0].strip("`")
+        rows_of_it = [found[method, "32" if method == "float" else "2", each] for each in SETS]
+        assert cells == [f"{float(row['psnr']):.2f}" for row in rows_of_it]
+        answer = FLOAT if method == "float" else counterpart(settings.methods[method])
+        if method not in ("float", "plain"):
+            assert over == told_of(rows_of_it[-1])
+            assert all(row["finished"] == "3" and float(row["difference_high"]) < 0 for row in rows_of_it)
+        if published:
+            bits = (32, 32) if method == "float" else (2, 2)
+            both = [printed(answer, 4, bits, each) for each in ("set5", "urban100")] if answer else []
+            assert published == ", ".join(each[0] for each in both if each)
 
 
 # Of docs/findings.md outside its tables of methods, in its order: the row, what it is held against, bits, test set.
@@ -295,6 +301,9 @@ PAIRS = [
     ("odm", "odm_kept", 2, "urban100"),
     ("odm_eccv", "odm_eccv_correction", 2, "urban100"),
     ("odm_eccv", "odm_eccv_mismatch", 2, "urban100"),
+    *(("v2_c", "v2_a", 2, each) for each in ("set5", "urban100")),
+    ("v2_e", "v2_c", 2, "urban100"),
+    ("v2_e", "odm", 2, "urban100"),
     *((each, "ddtb", 2, "urban100") for each in ("odm", "odm_eccv")),
     *((each, "daq", 2, images) for images in ("b100", "urban100") for each in ("odm", "odm_eccv")),
 ]
@@ -305,11 +314,16 @@ def test_the_pairs_of_the_findings() -> None:
     text = re.sub(r"^\| `.*$", "", (ROOT / "docs" / "findings.md").read_text(), flags=re.MULTILINE)
     told = re.findall(r"[+-][\d.]+ \[[+-][\d.]+, [+-][\d.]+\]", text)
     with chdir(ROOT):
-        suite = read(load(Path("suites/bench.yaml")))
-    found = {(row.method, row.weight_bits, row.activation_bits): row for row in suite.all_rows()}
+        suites = {name: read(load(Path(f"suites/{name}.yaml"))) for name in ("bench", "bench_x4")}
+    found = {
+        (name, row.method, row.weight_bits, row.activation_bits): row
+        for name, each in suites.items()
+        for row in each.all_rows()
+    }
     wanted = []
     for ours, theirs, bits, images in PAIRS:
-        pair = found[ours, bits, bits], found[theirs, bits, bits]
+        name = "bench_x4" if ours.startswith("v2") else "bench"
+        pair, suite = (found[name, ours, bits, bits], found[name, theirs, bits, bits]), suites[name]
         assert all(len(each.results) == 3 for each in pair)
         values = suite.differences(*pair, images)
         assert values
