@@ -90,8 +90,8 @@ def codes_of(weight: Tensor, name: str) -> tuple[Tensor, Tensor]:
         raise OdmError(f"{name}: its weights lie on no even grid: float weights; quantize them to 7 bits or fewer")
     if most.amax() > MOST_CODE:
         raise OdmError(
-            f"{name}: its weights need codes up to {most.amax():.0f}, and 8 bits with a sign end at {MOST_CODE}: levels "
-            "without a zero are odd numbers; train with 7 bits or fewer"
+            f"{name}: its weights need codes up to {most.amax():.0f}, and 8 bits with a sign end at {MOST_CODE}: "
+            "levels without a zero are odd numbers; train with 7 bits or fewer"
         )
     units = sizes / most
     codes = (rows / units[:, None]).round().to(torch.int8)

@@ -22,8 +22,8 @@ class Cost:
 
     parameters: learned numbers of the float network.
     storage_k: thousands of 32-bit equivalents; a quantized weight counts as bits / 32, all else as 1.
-    extra_storage_k: the same unit, for what quantization adds: bounds, gammas
-        and ranges of channels as 1, offsets as their bits / 32.
+    extra_storage_k: the same unit, for what quantization adds: bounds, gammas and ranges of channels as 1,
+        offsets as their bits / 32.
     gmac: 10^9 multiply-accumulates of convolutions, linear layers and products of attention for a 1280x720 output.
     bitops_t: 10^12 bit operations for it: a multiply-accumulate counts as weight bits x activation bits,
         those of attention, which stays float, as 32 x 32.
