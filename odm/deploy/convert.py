@@ -181,14 +181,14 @@ def _facts(network: Backbone, name: str, gains: dict[str, tuple[Tensor, Tensor]]
     scale, shift = one if scale is None else scale.double(), one * 0 if shift is None else shift.double()
     step, origin = levels.step / scale, (levels.rest - shift) / scale
     # What code 0 is worth to the weights, by input channel; without an offset one number serves.
-    worth, sum_unit = one * levels.rest, levels.step * unit
+    worth, units = one * levels.rest, levels.step * unit
     pads_input = False
     if offset is not None and offset.undone:
         worth = origin
         ratios = scale.amax() / scale
         _check_ratios(ratios, codes, groups, name)
         codes = (codes * by_weight(ratios.round(), outputs, groups, codes.ndim)).to(torch.int8)
-        sum_unit /= scale.amax().item()
+        units = units / scale.amax()
         pads_input = bool((-origin / step).round().any()) and isinstance(inner, nn.Conv2d)
     if offset is None:
         step, origin = torch.tensor(levels.step).double(), torch.tensor(levels.rest).double()
@@ -197,7 +197,6 @@ def _facts(network: Backbone, name: str, gains: dict[str, tuple[Tensor, Tensor]]
     bias = (by_channel * by_weight(worth, outputs, groups, 2)).sum(1)
     if inner.bias is not None:
         bias += inner.bias.double()
-    units = torch.full((outputs,), sum_unit, dtype=torch.float64)
     if name in gains:
         gain, moved = gains[name]
         codes = (codes * gain.sign().view(-1, *[1] * (codes.ndim - 1))).to(torch.int8)
