@@ -51,7 +51,7 @@ def upscale(network: Backbone, image: Image, what: str = "the network", window: 
     with as much around them as counts (`reach`), where that is known: to the same bytes, in the memory of a part.
     OdmError, which begins with `what`, if a value of the output is not finite: rounded it would be one like any other.
     """
-    _keep_memory()
+    keep_memory()
     if image.ndim == 2:
         image = np.repeat(image[:, :, None], 3, axis=2)
     (height, width), scale, known = image.shape[:2], network.scale, reach(network)
@@ -83,7 +83,7 @@ def upscale(network: Backbone, image: Image, what: str = "the network", window: 
 
 
 @cache
-def _keep_memory() -> None:
+def keep_memory() -> None:
     """Have the C library give memory that is free again to the next layer instead of back to the system, which clears
     every page anew: a quarter of the time that large images take. What the environment says of it is left as it is."""
     told = {"MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES"} & os.environ.keys()

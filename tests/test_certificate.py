@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from test_deploy import FORMS, RUN, lows, quantized
+from test_deploy import CHANNEL, FORMS, RUN, lows, quantized
 from trial import NETWORK, ODM, PLAIN
 
 from odm import model as model_file
@@ -23,6 +23,7 @@ from odm.deploy.onnx_file import OUTPUT, codes_of, tapped, to_onnx
 from odm.deploy.runtimes import runtimes
 from odm.deploy.sets import Sets, chosen
 from odm.errors import OdmError
+from odm.methods.plain.settings import Plain
 from odm.model import Model
 from odm.networks.backbone import Backbone
 from odm.networks.build import build
@@ -63,7 +64,7 @@ def network():
 """
 
 
-def custom() -> Backbone:
+def custom(method: Plain = PLAIN) -> Backbone:
     with tempfile.TemporaryDirectory() as folder:
         module = Path(folder) / "net.py"
         module.write_text(CUSTOM)
@@ -71,12 +72,13 @@ def custom() -> Backbone:
         settings = Custom(
             backbone="custom", module=str(module), build="network", layers=layers, value_range="0-1", scale=2
         )
-        return quantized(build(settings), PLAIN)
+        return quantized(build(settings), method)
 
 
 NETWORKS: dict[str, Callable[[], Backbone]] = {
-    name: FORMS[name] for name in ("direct", "offsets", "undone", "powers", "eccv", "pams", "srresnet_bn", "rdn")
-} | {"custom": custom}
+    name: FORMS[name]
+    for name in ("direct", "offsets", "undone", "powers", "channel", "channel_2", "eccv", "pams", "srresnet_bn", "rdn")
+} | {"custom": custom, "custom_channel": lambda: custom(CHANNEL)}
 
 
 @pytest.fixture(scope="module")

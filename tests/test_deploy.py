@@ -45,6 +45,7 @@ POWERS = Odm(
     pads="quantized_zero",
     rectified_lower="zero",
 )
+CHANNEL = Plain(kind="plain", weight_range="mse", weight_granularity="channel")
 RUN = Run(network="n", method="m", weight_bits=4, activation_bits=4)
 
 
@@ -89,8 +90,23 @@ def test_levels_are_those_of_the_quantizer(bits: int, lower: float, upper: float
 def test_weights_are_odd_codes(bits: int) -> None:
     weight = WeightQuantizer(bits)(torch.randn(8, 8, 3, 3))
     found, unit = codes_of(weight, "it")
-    torch.testing.assert_close(found.double() * unit, weight.double(), atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(found.double() * unit.view(-1, 1, 1, 1), weight.double(), atol=1e-6, rtol=1e-6)
+    assert (unit == unit[0]).all()
     assert found.abs().max() == 2**bits - 1 and (found % 2 != 0).all()
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 7])
+@pytest.mark.parametrize("shape", [(8, 8, 3, 3), (6, 1, 3, 3), (5, 16)])
+def test_channels_have_units_of_their_own(bits: int, shape: tuple[int, ...]) -> None:
+    """One of next to no weights has none: nothing else could be written in its unit."""
+    weight = torch.randn(shape) * torch.logspace(-2, 0, shape[0]).view(-1, *[1] * (len(shape) - 1))
+    weight[1] *= 1e-5
+    quantized = WeightQuantizer(bits, "mse", granularity="channel")(weight)
+    found, unit = codes_of(quantized, "it")
+    assert unit.shape == shape[:1] and not found[1].any()
+    again = found.double() * unit.view(-1, *[1] * (len(shape) - 1))
+    torch.testing.assert_close(again, quantized.double(), atol=1e-5, rtol=1e-6)
+    assert unit.amin() > 1e-6 and found.abs().max() <= 2**bits - 1
 
 
 def test_what_no_int8_code_holds_is_refused() -> None:
@@ -146,6 +162,8 @@ FORMS: dict[str, Callable[[], Backbone]] = {
     "offsets": lambda: quantized(build(NETWORK), ODM),
     "undone": lambda: quantized(build(NETWORK), SHIFTS),
     "powers": lambda: quantized(build(NETWORK), POWERS),
+    "channel": lambda: quantized(build(NETWORK), CHANNEL),
+    "channel_2": lambda: quantized(build(NETWORK), CHANNEL, 2),
     "eccv": lambda: quantized(build(NETWORK), OdmEccv(kind="odm_eccv"), 2),
     "pams": lambda: quantized(build(NETWORK), Pams(kind="pams", coverage="blocks")),
     "ddtb": lambda: quantized(build(NETWORK), Ddtb(kind="ddtb", coverage="blocks", dynamic_share=0.0)),
@@ -305,6 +323,16 @@ def test_a_stream_beyond_24_bits_is_refused() -> None:
 def test_undone_scales_that_are_powers_of_two_go_into_the_weights() -> None:
     form = FORMS["powers"]()
     assert max(layer.weight.abs().max() for layer in integer_layers(integer_form(form, lows())).values()) > 15
+
+
+@pytest.mark.parametrize("bits", [2, 4, 7])
+def test_scales_as_far_apart_as_can_be_are_trained_within_eight_bits(bits: int) -> None:
+    network = quantized(build(NETWORK), POWERS, bits)
+    with torch.no_grad():
+        for layer in quantized_layers(network).values():
+            layer.offset.scale.copy_(torch.logspace(-3, 3, len(layer.offset.scale), 2.0))  # type: ignore[union-attr]
+    codes = [layer.weight for layer in integer_layers(integer_form(network, lows())).values()]
+    assert 60 < max(code.abs().max() for code in codes) <= 127
 
 
 def test_a_network_trained_towards_it_has_the_levels_of_its_form() -> None:

@@ -236,7 +236,7 @@ def test_what_8_bits_cannot_store_is_refused_in_one_line(kind: Any, says: str) -
 
 
 @needs_runtimes
-@pytest.mark.parametrize("kind", ["edsr", "direct", "offsets", "undone", "srresnet_bn", "rdn"])
+@pytest.mark.parametrize("kind", ["edsr", "direct", "offsets", "undone", "channel", "channel_2", "srresnet_bn", "rdn"])
 def test_runtimes_compute_the_same_bits_in_integers(kind: str) -> None:
     form = fast_of(kind)
     model = to_onnx(form, {})

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from odm.quantization.offsets import Offset, choose, measured_scale, measured_shift
+from odm.quantization.offsets import Offset, choose, measured_scale, measured_shift, octaves_in
 from odm.quantization.statistics import of_activation
 
 
@@ -68,7 +68,7 @@ def test_scales_stay_within_both_bounds():
 
 def test_scales_are_stored_as_powers_of_two_where_asked():
     values = torch.tensor([0.125, 0.7, 0.72, 1.4, 3.0, 8.0])
-    offset = Offset(torch.linspace(-1, 1, 6), values, bits=4, undone=True, powers_of_two=True)
+    offset = Offset(torch.linspace(-1, 1, 6), values, bits=4, undone=True, octaves=6)
     scale, shift = offset.stored_parts()
     assert scale.tolist() == [0.125, 0.5, 1.0, 1.0, 4.0, 8.0]
     assert torch.equal(shift, offset.stored(offset.shift))
@@ -76,3 +76,11 @@ def test_scales_are_stored_as_powers_of_two_where_asked():
     offset(x).square().sum().backward()
     assert (offset.scale.grad != 0).all()
     assert offset.storage() == 6 * (4 + 3) / 32
+    offset.octaves = 3
+    assert offset.stored_parts()[0].tolist() == [0.125, 0.5, 1.0, 1.0, 1.0, 1.0]
+
+
+@pytest.mark.parametrize(("weight_bits", "octaves"), [(2, 5), (3, 4), (4, 3), (5, 2), (6, 1), (7, 0), (8, 6), (32, 6)])
+def test_weights_that_undo_scales_have_codes_of_eight_bits(weight_bits, octaves):
+    assert octaves_in(weight_bits) == octaves
+    assert weight_bits > 7 or 2**octaves * (2**weight_bits - 1) <= 127

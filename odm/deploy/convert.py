@@ -4,8 +4,8 @@ Exact in any float32 runtime, because no value of the residual stream is near a 
 it, and no sum rounds:
 
 - what layers write to the stream is a multiple of one power of two, the grid, and sums of it stay below 2^24 of it;
-- a quantizer that reads the stream has its steps on twice the grid and its origin on odd multiples of half of it, so
-  that thresholds lie half way between two values of the grid, whichever way a runtime divides;
+- thresholds of a quantizer that reads the stream lie half way between two values of the grid, whichever way a runtime
+  divides (`thresholds.py`);
 - where a quantizer sees a single layer through a ReLU the distances of all values it can see from all thresholds are
   known beforehand, and the layer's unit is moved by millionths until none is within a runtime's rounding.
 """
@@ -26,6 +26,7 @@ from odm.deploy.levels import MOST_CODE, Levels, codes_of, levels_of
 from odm.deploy.margins import apart
 from odm.deploy.nonlinear import SCORE_GRID, counterpart
 from odm.deploy.plan import Plan, plan, probe
+from odm.deploy.thresholds import half_way
 from odm.errors import OdmError
 from odm.networks.backbone import Backbone
 from odm.quantization.layer import QuantizedLayer, quantized_layers
@@ -197,14 +198,14 @@ def _facts(network: Backbone, name: str, gains: dict[str, tuple[Tensor, Tensor]]
     scale, shift = one if scale is None else scale.double(), one * 0 if shift is None else shift.double()
     step, origin = levels.step / scale, (levels.rest - shift) / scale
     # What code 0 is worth to the weights, by input channel; without an offset one number serves.
-    worth, sum_unit = one * levels.rest, levels.step * unit
+    worth, units = one * levels.rest, levels.step * unit
     pads_input = False
     if offset is not None and offset.undone:
         worth = origin
         ratios = scale.amax() / scale
         _check_ratios(ratios, codes, groups, name)
         codes = (codes * by_weight(ratios.round(), outputs, groups, codes.ndim)).to(torch.int8)
-        sum_unit /= scale.amax().item()
+        units = units / scale.amax()
         pads_input = bool((-origin / step).round().any()) and isinstance(inner, nn.Conv2d)
     if offset is None:
         step, origin = torch.tensor(levels.step).double(), torch.tensor(levels.rest).double()
@@ -213,7 +214,6 @@ def _facts(network: Backbone, name: str, gains: dict[str, tuple[Tensor, Tensor]]
     bias = (by_channel * by_weight(worth, outputs, groups, 2)).sum(1)
     if inner.bias is not None:
         bias += inner.bias.double()
-    units = torch.full((outputs,), sum_unit, dtype=torch.float64)
     if name in gains:
         gain, moved = gains[name]
         codes = (codes * gain.sign().view(-1, *[1] * (codes.ndim - 1))).to(torch.int8)
@@ -353,14 +353,14 @@ def _assembled(
             layer.step.copy_(fact.step)
             layer.least = max(0, layer.least) if direct[name][1] else layer.least
         else:
-            steps = fact.step / (2 * grid)
-            if steps.amin() * 2 < LEAST_STEPS:
+            if fact.step.amin() < LEAST_STEPS * grid:
                 raise OdmError(
                     f"{name}: the residual stream passes 24 bits: its values reach so far that a step of "
                     f"{fact.step.amin().item():.3g} is less than {LEAST_STEPS:.0f} of what float32 still tells apart"
                 )
-            layer.step.copy_(steps.round() * 2 * grid)
-            layer.origin.copy_(((fact.origin / grid - 0.5).round() + 0.5) * grid)
+            step, origin = half_way(fact.step, fact.origin, grid, layer.zero_point)
+            layer.step.copy_(step)
+            layer.origin.copy_(origin)
         check_codes(layer, name)
         made.set_submodule(name, layer)
     for name, fixed in floats.items():

@@ -6,7 +6,7 @@ trained for that, so that it loses some of its score; less, because channels of 
 factors that go into the weights on both sides.
 
 Where it can be, no value lies near a threshold: units are fractions of an odd denominator, of which no multiple ends in
-a half, and steps of quantizers that read the stream are multiples of a sixteenth.
+a half, and thresholds of quantizers that read the stream are odd multiples of a 64th.
 """
 
 import copy
@@ -23,6 +23,7 @@ from odm.deploy.flow import CONSTANT, IMAGE, Calls, Flow, Value, leaves
 from odm.deploy.integer import IntegerLayer
 from odm.deploy.plan import ACTIVATIONS, ON_GRID
 from odm.deploy.stored import storing
+from odm.deploy.thresholds import half_way
 from odm.errors import OdmError
 from odm.networks.backbone import Backbone
 from odm.quantization.layer import QuantizedLayer
@@ -42,7 +43,7 @@ LEAST_RANGE = 2.0**-6
 FINE = 2000
 """A unit's nearest fraction is off by less than one part of this."""
 GRID = 2.0**-5
-"""Half the grid of quantizers' steps over the stream's whole numbers; thresholds are odd multiples of half of it."""
+"""Of quantizers' steps over the stream's whole numbers; thresholds are odd multiples of half of it."""
 EXPORT_EXACT = "export the exact form"
 
 
@@ -306,10 +307,10 @@ def _quantized(it: Opened, route: _Route, scales: dict[Value, _Scale], name: str
     if is_direct:
         made.least = max(0, made.least) if it.plan.direct[name][1] else made.least
     else:
-        steps = (fact.step / unit / (2 * GRID)).round().clamp(min=1)
-        made.step.copy_(steps * 2 * GRID)
-        made.origin.copy_(((fact.origin / unit / GRID - 0.5).round() + 0.5) * GRID)
-        if not steps.ndim:
+        step, origin = half_way(fact.step / unit, fact.origin / unit, GRID, made.zero_point)
+        made.step.copy_(step)
+        made.origin.copy_(origin)
+        if not step.ndim:
             fact.unit = fact.unit * (made.step.double() * unit / fact.step)
     check_codes(made, name)
     finer = finer_by(fact)

@@ -17,6 +17,8 @@ FAR = 1e30
 MOST_CODE = 127
 """Largest weight code of eight bits with a sign."""
 MOST_LEVELS = 256
+FAINT = 2.0**-10
+"""Of a channel's weights over the layer's largest: less is none, for in a unit as small no bias could be written."""
 PROBES = 1 << 14
 
 
@@ -67,25 +69,48 @@ def levels_of(quantizer: ActivationQuantizer, channels: int, name: str) -> Level
     return Levels(step, least, least + count - 1, lower - least * step)
 
 
-def codes_of(weight: Tensor, name: str) -> tuple[Tensor, float]:
-    """Quantized weights as whole numbers, int8, and the unit that they are multiples of.
+def codes_of(weight: Tensor, name: str) -> tuple[Tensor, Tensor]:
+    """Quantized weights as whole numbers, int8, and the units that they are multiples of, float64 of shape (O,).
 
-    OdmError, which begins with `name`, if they are multiples of none, or of so small a one that codes pass 127.
+    One unit for the layer if there is one, else one for each output channel. OdmError, which begins with `name`, if
+    they are multiples of none, or of so small a one that codes pass 127.
     """
-    values = weight.detach().double()
-    largest = values.abs().amax().item()
+    values = weight.detach().double().flatten(1)
+    largest = values.abs().amax()
     if not largest:
-        return torch.zeros_like(weight, dtype=torch.int8), 1.0
-    for most in range(1, 2 * MOST_LEVELS):
-        codes = (values * (most / largest)).round()
-        # Levels were computed in float32; a wrong unit is off by a good part of itself.
-        if (codes * (largest / most) - values).abs().amax() < 1e-3 * largest / most:
+        return torch.zeros_like(weight, dtype=torch.int8), torch.ones_like(values[:, 0])
+    for rows in (values.view(1, -1), values):
+        sizes = rows.abs().amax(1)
+        rows = rows.masked_fill((sizes < FAINT * largest)[:, None], 0)
+        sizes = sizes.clamp(min=FAINT * largest)
+        most = _largest_codes(rows, sizes)
+        if most.all():
             break
     else:
         raise OdmError(f"{name}: its weights lie on no even grid: float weights; quantize them to 7 bits or fewer")
-    if most > MOST_CODE:
+    if most.amax() > MOST_CODE:
         raise OdmError(
-            f"{name}: its weights need codes up to {most}, and 8 bits with a sign end at {MOST_CODE}: levels without a "
-            "zero are odd numbers; train with 7 bits or fewer"
+            f"{name}: its weights need codes up to {most.amax():.0f}, and 8 bits with a sign end at {MOST_CODE}: "
+            "levels without a zero are odd numbers; train with 7 bits or fewer"
         )
-    return codes.to(torch.int8), largest / most
+    units = sizes / most
+    codes = (rows / units[:, None]).round().to(torch.int8)
+    return codes.view(weight.shape), units.expand(len(values)).contiguous()
+
+
+def _largest_codes(rows: Tensor, sizes: Tensor) -> Tensor:
+    """Into how many units the size of each row falls, at least, so that its values are whole; 0 where none will do.
+
+    Args:
+        rows: shape (R, n).
+        sizes: of the largest value of each, shape (R,).
+    """
+    found = torch.zeros_like(sizes)
+    for most in range(1, 2 * MOST_LEVELS):
+        units = (sizes / most)[:, None]
+        # Levels were computed in float32; a wrong unit is off by a good part of itself.
+        fits = (((rows / units).round() * units - rows).abs() < 1e-3 * units).all(1)
+        found[fits & (found == 0)] = most
+        if found.all():
+            break
+    return found

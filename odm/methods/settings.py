@@ -53,6 +53,8 @@ class Quantization(MethodSettings):
     weight_percentile: Percentile = 99.0
     weight_range_gradient: bool = False
     """Whether W also learns through f(W). `mse` has no such gradient."""
+    weight_granularity: Annotated[Literal["layer", "channel"], unsaid_at("layer")] = "layer"
+    """What shares a range of the weights: a layer, or each output channel, as runtimes of integers have it for free."""
     pads: Annotated[Literal["zero", "quantized_zero"], unsaid_at("zero")] = "zero"
     """What surrounds the input of a quantized convolution: zeros behind the quantizer, or the level that the quantizer
     has for zero, as in whole numbers."""

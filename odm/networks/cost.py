@@ -22,7 +22,8 @@ class Cost:
 
     parameters: learned numbers of the float network.
     storage_k: thousands of 32-bit equivalents; a quantized weight counts as bits / 32, all else as 1.
-    extra_storage_k: the same unit, for what quantization adds: bounds and gammas as 1, offsets as their bits / 32.
+    extra_storage_k: the same unit, for what quantization adds: bounds, gammas and ranges of channels as 1,
+        offsets as their bits / 32.
     gmac: 10^9 multiply-accumulates of convolutions, linear layers and products of attention for a 1280x720 output.
     bitops_t: 10^12 bit operations for it: a multiply-accumulate counts as weight bits x activation bits,
         those of attention, which stays float, as 32 x 32.
@@ -45,7 +46,6 @@ def cost(network: Backbone) -> Cost:
     extra_parameters = {parameter for part in extras for parameter in part.parameters()}
     parameters = sum(each.numel() for each in network.parameters() if each not in extra_parameters)
     saved = sum(layer.layer.weight.numel() * (1 - layer.bits[0] / FLOAT_BITS) for layer in layers)
-    extra = sum(each.storage() for each in extras)
 
     macs: dict[nn.Module, int] = {}
 
@@ -83,6 +83,7 @@ def cost(network: Backbone) -> Cost:
         network.train(training)
         for handle in handles:
             handle.remove()
+    extra = sum(each.storage() for each in extras)  # some is known once it has run
     to_reference = REFERENCE_PIXELS / (side * network.scale) ** 2
 
     def bits(module: nn.Module) -> int:

@@ -14,6 +14,8 @@ from odm.quantization.straight import straight_through
 LARGEST_SCALE = 8.0
 POWER_BITS = 3
 """Of a power of two within these bounds, 1/8 to 8."""
+OCTAVES = 6
+"""Between them."""
 
 
 def choose(layers: Mapping[str, Mapping[str, Any]], share: float) -> dict[str, list[str]]:
@@ -35,20 +37,31 @@ def choose(layers: Mapping[str, Mapping[str, Any]], share: float) -> dict[str, l
     return {"shift": most("mean_mismatch"), "scale": most("deviation_mismatch")}
 
 
+def octaves_in(weight_bits: int) -> int:
+    """How far apart scales of a layer may be, so that weights in which they are undone are codes up to 127: those of b
+    bits reach 2^b - 1, and from 8 bits on pass it without any."""
+    room = 127 // (2**weight_bits - 1)
+    return min(OCTAVES, room.bit_length() - 1) if room else OCTAVES
+
+
 class Offset(Part):
     """x* = x S_sigma + S_mu by channel, both learned, stored at a low bit width, static at test time.
 
     Either part may be absent. Stored values lie on a grid of 2^bits levels between the smallest and the largest of the
-    layer's channels, scales on request on the powers of two, 7 of them; gradients pass straight through.
+    layer's channels, scales on request on the powers of two; gradients pass straight through.
     """
 
     def __init__(
-        self, shift: Tensor | None, scale: Tensor | None, bits: int, undone: bool, powers_of_two: bool = False
+        self, shift: Tensor | None, scale: Tensor | None, bits: int, undone: bool, octaves: int | None = None
     ) -> None:
+        """
+        Args:
+            octaves: makes scales powers of two, none more than 2^octaves times the layer's smallest.
+        """
         super().__init__()
         self.bits = bits
         self.undone = undone
-        self.powers_of_two = powers_of_two
+        self.octaves = octaves
         self.shift = None if shift is None else nn.Parameter(shift.clone())
         self.scale = None if scale is None else nn.Parameter(scale.clone())
 
@@ -63,8 +76,13 @@ class Offset(Part):
         """Scale and shift as they are stored, shape (C,)."""
         scale: Tensor | None = self.scale
         if scale is not None:
-            scale = straight_through(scale, scale.log2().round().exp2()) if self.powers_of_two else self.stored(scale)
+            scale = self.stored(scale) if self.octaves is None else straight_through(scale, self._powers(scale))
         return scale, None if self.shift is None else self.stored(self.shift)
+
+    def _powers(self, scale: Tensor) -> Tensor:
+        powers = scale.detach().log2().round()
+        assert self.octaves is not None
+        return powers.minimum(powers.amin() + self.octaves).exp2()  # what is cut are scales of the quietest channels
 
     def _parts(self) -> tuple[Tensor | None, Tensor | None]:
         scale, shift = (None if each is None else each.view(-1, 1, 1) for each in self.stored_parts())
@@ -92,7 +110,7 @@ class Offset(Part):
 
     def storage(self) -> float:
         """Numbers of 32 bits that inference must keep."""
-        widths = {"scale": POWER_BITS if self.powers_of_two else self.bits, "shift": self.bits}
+        widths = {"scale": self.bits if self.octaves is None else POWER_BITS, "shift": self.bits}
         return sum(each.numel() * widths[name] for name, each in self.named_parameters()) / 32
 
     def parts(self) -> list[str]:

@@ -161,56 +161,74 @@ class LearnedRange(ActivationQuantizer):
 
 
 class WeightQuantizer(Part):
-    """Eq. 1 with a symmetric range [-f(W), f(W)] taken from the weights at each step, one a layer.
+    """Eq. 1 with a symmetric range [-f(W), f(W)] taken from the weights at each step, one a layer or output channel.
 
     The levels are odd multiples of s / 2: none of them is zero. At 2 bits they are -u, -u/3, u/3 and u.
     """
 
-    def __init__(self, bits: int, rule: str = "max", percentile: float = 99.0, range_gradient: bool = False) -> None:
+    def __init__(
+        self,
+        bits: int,
+        rule: str = "max",
+        percentile: float = 99.0,
+        range_gradient: bool = False,
+        granularity: str = "layer",
+    ) -> None:
         super().__init__()
         self.bits = bits
         self.rule = rule
         self.percentile = percentile
         self.range_gradient = range_gradient
+        self.granularity = granularity
+        # Channels of the last weights, where each has a range to be stored.
+        self.channels = 0
 
     def bound(self, weight: Tensor) -> Tensor:
-        """f(W), in the units of the weights, shape (); without gradient unless it was asked for."""
+        """f(W), in the units of the weights, shape (), or (O, 1, ...) by output channel; without gradient unless it
+        was asked for."""
         if not self.range_gradient:
             weight = weight.detach()
+        by_channel = self.granularity == "channel"
+        flat = weight.flatten(1 if by_channel else 0)
         if self.rule == "mse":
-            bound = _least_error_bound(weight, self.bits)
+            bound = _least_error_bound(flat, self.bits)
         elif self.rule == "max":
-            bound = weight.abs().amax()
+            bound = flat.abs().amax(-1)
         else:
-            flat = weight.flatten() if self.rule == "signed_percentile" else weight.abs().flatten()
-            bound = percentile_of(flat, self.percentile).abs()  # where all weights are negative its size counts
-        return bound.clamp(min=torch.finfo(weight.dtype).tiny)
+            seen = flat if self.rule == "signed_percentile" else flat.abs()
+            bound = percentile_of(seen, self.percentile).abs()  # where all weights are negative its size counts
+        bound = bound.clamp(min=torch.finfo(weight.dtype).tiny)
+        if not by_channel:
+            return bound
+        self.channels = len(bound)
+        return bound.view(-1, *[1] * (weight.ndim - 1))
 
     def forward(self, weight: Tensor) -> Tensor:
         bound = self.bound(weight)
         return quantize(weight, -bound, bound, self.bits)
 
     def storage(self) -> float:
-        """Numbers of 32 bits that inference must keep beside the weights: the range is one of them already."""
-        return 0.0
+        """Numbers of 32 bits that inference must keep beside the weights: that of a layer is one of them already; by
+        channel one each, known once weights were quantized."""
+        return float(self.channels)
 
     def extra_repr(self) -> str:
-        return f"bits={self.bits}, rule={self.rule}"
+        return f"bits={self.bits}, rule={self.rule}" + (", by channel" if self.granularity == "channel" else "")
 
 
 @torch.no_grad()
 def _least_error_bound(weight: Tensor, bits: int) -> Tensor:
-    """The u for which quantizing weights to [-u, u] makes the least squared error, to 1%.
+    """The u for which quantizing weights to [-u, u] makes the least squared error, to 1%; along the last axis.
 
     Searched over multiples of the largest |W|, down to 1/45, in three grids, each finer around the last one's best.
     """
-    size = weight.flatten().abs()
+    size = weight.abs()
     most = 2 ** (bits - 1) - 1  # levels are +-(k + 1/2) steps with k up to this
-    bound = size.amax().clamp(min=1e-30)
+    bound = size.amax(-1).clamp(min=1e-30)
     whole = torch.arange(-3, 4, dtype=size.dtype, device=size.device)
     for octaves in (torch.arange(0, -6, -0.5, dtype=size.dtype, device=size.device), whole / 8, whole / 32):
-        bounds = bound * 2**octaves
-        steps = bounds[:, None] / (most + 0.5)
-        errors = (size / steps).floor_().clamp_(max=most).add_(0.5).mul_(steps).sub_(size).square_().sum(1)
-        bound = bounds[errors.argmin()]
+        bounds = bound[..., None] * 2**octaves
+        steps, each = bounds[..., None] / (most + 0.5), size[..., None, :]
+        errors = (each / steps).floor_().clamp_(max=most).add_(0.5).mul_(steps).sub_(each).square_().sum(-1)
+        bound = bounds.gather(-1, errors.argmin(-1, keepdim=True))[..., 0]
     return bound

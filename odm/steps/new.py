@@ -45,6 +45,8 @@ def _carried() -> Iterator[tuple[PurePosixPath, Path]]:
     except PackageNotFoundError:
         return
     for file in installed:
+        if file.suffix == ".pyc":  # pip compiles the module of the suite `deploy`
+            continue
         for above in file.parents:
             if above.parts[-2:] == CARRIED.parts:
                 yield PurePosixPath(file).relative_to(above), Path(str(file.locate()))

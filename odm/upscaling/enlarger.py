@@ -41,7 +41,7 @@ class OfNetwork:
         # Weights laid out as images are: else torch chooses kernels by size, and pieces end in other last bits.
         self.network, self.name = placed(network, self.device), name
         self.scale, self.halo, self.multiple = network.scale, halo or reach(network), network.multiple
-        inference._keep_memory()  # half of the time: pieces are all alike
+        inference.keep_memory()  # half of the time: pieces are all alike
 
     @torch.inference_mode()
     def __call__(self, pixels: Values) -> Values:

@@ -10,7 +10,7 @@ from odm.methods.cooperative import Cooperative
 from odm.methods.odm.settings import Odm as Settings
 from odm.networks.backbone import Backbone
 from odm.quantization.layer import FLOAT_BITS
-from odm.quantization.offsets import Offset, choose, measured_scale, measured_shift
+from odm.quantization.offsets import OCTAVES, Offset, choose, measured_scale, measured_shift, octaves_in
 from odm.settings.training import Run
 
 
@@ -24,6 +24,14 @@ class Odm(Cooperative):
     @property
     def needs_mismatch(self) -> bool:
         return self.odm.offsets.kind != "none" and self.run.activation_bits != FLOAT_BITS
+
+    @property
+    def _octaves(self) -> int | None:
+        """Of an offset's scales, where they are to be powers of two."""
+        settings = self.odm.offsets
+        if not settings.powers_of_two:
+            return None
+        return octaves_in(self.run.weight_bits) if settings.undone else OCTAVES
 
     def offsets(self, layers: Mapping[str, Mapping[str, Any]]) -> dict[str, Offset]:
         """Offsets for the layers whose measured mismatch is largest."""
@@ -41,7 +49,7 @@ class Odm(Cooperative):
             if settings.initial == "neutral":
                 shift = None if shift is None else torch.zeros_like(shift)
                 scale = None if scale is None else torch.ones_like(scale)
-            made[name] = Offset(shift, scale, settings.bits, settings.undone, settings.powers_of_two)
+            made[name] = Offset(shift, scale, settings.bits, settings.undone, self._octaves)
         return {name: offset for name, offset in made.items() if offset.parts()}
 
     def stored_offsets(self, state: Mapping[str, Tensor]) -> dict[str, Offset]:
@@ -49,7 +57,7 @@ class Odm(Cooperative):
         made = {}
         for name in self.names:
             shift, scale = (state.get(f"{name}.offset.{part}") for part in ("shift", "scale"))
-            made[name] = Offset(shift, scale, settings.bits, settings.undone, settings.powers_of_two)
+            made[name] = Offset(shift, scale, settings.bits, settings.undone, self._octaves)
         return {name: offset for name, offset in made.items() if offset.parts()}
 
     def regularizer(self) -> Tensor | None:

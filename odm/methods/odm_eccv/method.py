@@ -26,7 +26,11 @@ class OdmEccv(Cooperative):
         if not settings.correction:
             return super().weight()
         return CorrectedWeightQuantizer(
-            self.run.weight_bits, settings.weight_range, settings.weight_percentile, settings.weight_range_gradient
+            self.run.weight_bits,
+            settings.weight_range,
+            settings.weight_percentile,
+            settings.weight_range_gradient,
+            settings.weight_granularity,
         )
 
     def gammas(self) -> dict[str, nn.Parameter]:

@@ -7,15 +7,21 @@ from odm.quantization.quantizer import WeightQuantizer, quantize
 
 
 class CorrectedWeightQuantizer(WeightQuantizer):
-    """Weight clipping correction: the range is [-f(W) gamma, f(W) gamma], gamma learned, one a layer."""
+    """Weight clipping correction: the range is [-f(W) gamma, f(W) gamma], gamma learned, one a layer, also where f
+    has a value for each channel."""
 
     # A gamma at or below 0 would leave no range.
     FLOOR = 0.01
 
     def __init__(
-        self, bits: int, rule: str = "percentile", percentile: float = 99.0, range_gradient: bool = False
+        self,
+        bits: int,
+        rule: str = "percentile",
+        percentile: float = 99.0,
+        range_gradient: bool = False,
+        granularity: str = "layer",
     ) -> None:
-        super().__init__(bits, rule, percentile, range_gradient)
+        super().__init__(bits, rule, percentile, range_gradient, granularity)
         self.gamma = nn.Parameter(torch.tensor(1.0))
 
     def forward(self, weight: Tensor) -> Tensor:
@@ -31,8 +37,8 @@ class CorrectedWeightQuantizer(WeightQuantizer):
         return bool(self.gamma <= self.FLOOR * 1.001)
 
     def storage(self) -> float:
-        """gamma f(W), in place of a range that the weights would give."""
-        return 1.0
+        """gamma f(W), in place of a range that the weights would give; gamma is no number of its own."""
+        return max(1.0, super().storage())
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, gamma={self.gamma.item():.4g}"

@@ -38,5 +38,9 @@ class Plain(Method):
     def weight(self) -> nn.Module:
         settings = self.plain
         return WeightQuantizer(
-            self.run.weight_bits, settings.weight_range, settings.weight_percentile, settings.weight_range_gradient
+            self.run.weight_bits,
+            settings.weight_range,
+            settings.weight_percentile,
+            settings.weight_range_gradient,
+            settings.weight_granularity,
         )
