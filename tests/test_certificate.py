@@ -17,7 +17,7 @@ from odm import model as model_file
 from odm.deploy import packed
 from odm.deploy.bundle import refuse
 from odm.deploy.certificate import certify, faults, reference, table
-from odm.deploy.convert import integer_form
+from odm.deploy.exact import integer_form
 from odm.deploy.integer import integer_layers
 from odm.deploy.onnx_file import OUTPUT, codes_of, tapped, to_onnx
 from odm.deploy.runtimes import runtimes

@@ -12,7 +12,7 @@ from torch import nn
 from trial import NETWORK, ODM, PLAIN, trained
 
 from odm.deploy import packed
-from odm.deploy.convert import integer_form
+from odm.deploy.exact import integer_form
 from odm.deploy.fixed import FixedLayer
 from odm.deploy.flow import Flow
 from odm.deploy.integer import IntegerLayer, codes, integer_layers, weighted

@@ -18,7 +18,7 @@ from trial import PLAIN, trained
 
 from odm.deploy import packed
 from odm.deploy.certificate import certify, faults, reference
-from odm.deploy.convert import integer_form
+from odm.deploy.exact import integer_form
 from odm.deploy.fast import fast_form
 from odm.deploy.fixed import FixedLayer
 from odm.deploy.flow import Flow

@@ -17,10 +17,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from odm.deploy.convert import Opened, by_weight, check_codes, finer_by, fixed, float_layer, measured, opened
-from odm.deploy.fixed import FixedLayer
+from odm.deploy.fixed import FixedLayer, fixed
 from odm.deploy.flow import CONSTANT, IMAGE, Calls, Flow, Value, leaves
-from odm.deploy.integer import IntegerLayer
+from odm.deploy.integer import IntegerLayer, check_codes
+from odm.deploy.opened import Opened, by_weight, finer_by, float_layer, measured, opened
 from odm.deploy.plan import ACTIVATIONS, ON_GRID
 from odm.deploy.stored import storing
 from odm.deploy.thresholds import half_way

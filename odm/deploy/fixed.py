@@ -15,6 +15,11 @@ SUM_BITS = 24
 """Whole numbers up to 2^24 are exact in float32, in any order of adding them up."""
 HEADROOM = 1
 """Bits by which an image may pass what was measured."""
+INPUT_BITS = 13
+"""Of what a float layer reads, without its sign."""
+WEIGHT_BITS = 15
+FINEST = -24
+"""The least exponent of a grid."""
 DIGIT = 128.0
 """What the higher digit counts; both lie within half of it in size."""
 
@@ -88,3 +93,26 @@ class Snapped(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return snapped(self.module(x), self.grid)
+
+
+def fixed(layer: nn.Conv2d | nn.Linear, largest: float, total: float) -> FixedLayer:
+    """A float layer on grids as fine as exact sums allow.
+
+    Args:
+        largest, total: as they were measured, its largest |input| and sum of |input| |weight| and |bias|.
+    """
+    made = FixedLayer(layer)
+    made.input_grid = 2.0 ** (exponent_above(largest) + HEADROOM - INPUT_BITS)
+    weight = layer.weight.double()
+    needs = (
+        # Sums of the higher digit, of the lower one, and the size of a weight.
+        exponent_above(total) + HEADROOM + 1 - SUM_BITS - exponent_above(made.input_grid * DIGIT / 2) + 1,
+        exponent_above(weight.abs().flatten(1).sum(1).amax().item() * DIGIT / 2) - SUM_BITS,
+        exponent_above(weight.abs().amax().item()) - WEIGHT_BITS,
+    )
+    made.weight_grid = 2.0 ** max(*needs, FINEST)
+    made.weight.copy_((weight / made.weight_grid).round() * made.low_grid)
+    if layer.bias is not None:
+        made.bias.copy_((layer.bias.double() / made.high_grid).round() * made.high_grid)
+    made.grid = made.high_grid
+    return made

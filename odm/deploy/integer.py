@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from odm.errors import OdmError
+
 
 @torch.library.custom_op("odm::codes", mutates_args=())
 def codes(x: Tensor, origin: Tensor, step: Tensor, least: int, most: int, axis: int) -> Tensor:
@@ -151,3 +153,12 @@ def saturating(network: nn.Module) -> list[str]:
 def integer_layers(network: nn.Module) -> dict[str, IntegerLayer]:
     """Those of a network by name, in its order."""
     return {name: module for name, module in network.named_modules() if isinstance(module, IntegerLayer)}
+
+
+def check_codes(layer: IntegerLayer, name: str) -> None:
+    """OdmError where codes of its input do not fit 8 bits."""
+    if layer.most + layer.zero_point > 255 or layer.least < -255:
+        raise OdmError(
+            f"{name}: its range lies so far from zero that codes reach {layer.least} to {layer.most}, and 8 bits "
+            "end at 255; train it further, or with fewer bits"
+        )

@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from odm.deploy.convert import settle_mean
 from odm.deploy.fixed import FixedLayer, Snapped
 from odm.deploy.integer import IntegerLayer
 from odm.deploy.nonlinear import Function, counterpart
+from odm.deploy.opened import settle_mean
 from odm.deploy.stored import storing
 from odm.errors import OdmError
 from odm.files import unreadable, whole

@@ -12,7 +12,7 @@ from torch import nn
 
 from odm import __version__
 from odm.deploy import source
-from odm.deploy.convert import integer_form
+from odm.deploy.exact import integer_form
 from odm.deploy.extra import need
 from odm.deploy.fast import fast_form
 from odm.deploy.flow import leaves

@@ -9,7 +9,7 @@ from odm import seeds
 from odm.deploy import packed, source
 from odm.deploy.bundle import Bundle, refuse, write_model
 from odm.deploy.certificate import certify
-from odm.deploy.convert import integer_form
+from odm.deploy.exact import integer_form
 from odm.deploy.extra import need
 from odm.deploy.fast import fast_form
 from odm.deploy.onnx_file import to_onnx
