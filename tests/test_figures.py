@@ -172,17 +172,25 @@ def test_agreement_draws_a_line_for_each_layer_and_pools_seeds(made: Settings) -
     pooled = agreement.pooled(suite, odm)
     assert pooled is not None
     assert list(pooled["agreement"]) == pytest.approx([0.54] * 10)
-    shares, cosines, deviations, mismatches = agreement.draw(suite).axes
-    assert len(shares.lines) == 2 * (len(LAYERS) + 1) + 1, "two rows of layers and their means, and 50%"
-    assert len(cosines.lines) == 2 + 1
-    assert len(deviations.lines) == len(mismatches.lines) == 3
+    panels = agreement.draw(suite).axes
+    assert [axes.get_title() for axes in panels] == ["W4A4", "W2A2"] * 4
+    lines = [len(axes.lines) for axes in panels]
+    by_layer = len(LAYERS) + 1 + 1
+    assert lines[:2] == [by_layer, by_layer], "layers, their mean, and 50%"
+    assert lines[2:4] == [1 + 1, 1 + 1], "and zero"
+    assert lines[4:] == [1, 2, 1, 2]
 
 
 def test_a_suite_without_regularizer_says_so(made: Settings) -> None:
     for name in made.runs:
         write_history(made, name, regularized=False)
     said = texts(agreement.draw(results.read(made)))
-    assert said.count("no run of this suite has a regularizer") == 2
+    assert said.count("no run has a regularizer") == 2 * 2, "agreement and cosine, at either width"
+
+
+def test_layers_are_left_out_where_they_could_not_be_told_apart(made: Settings, monkeypatch: Any) -> None:
+    monkeypatch.setattr(agreement, "MOST_WITH_LAYERS", 0)
+    assert len(agreement.draw(results.read(made)).axes[0].lines) == 1 + 1
 
 
 @pytest.mark.parametrize("damage", ["", "step,loss\n1,two\n", "loss\n1\n", 'step,loss\n1,"2\n'])
@@ -208,7 +216,7 @@ def test_mismatch_marks_the_layers_of_the_largest_share(made: Settings) -> None:
     assert chosen.shift == []
     most = sorted(LAYERS, key=lambda name: layers[name].deviation_mismatch)[-4:]
     assert set(chosen.scale) == set(most), "of the blocks alone: the method does not quantize the last layer"
-    assert "offsets of most: 0.5 of the 8 layers" in texts(mismatch.draw(suite))
+    assert "offsets of most: 4 of the 8 layers" in texts(mismatch.draw(suite))
 
 
 def test_mismatch_picks_the_extreme_layers(made: Settings) -> None:

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from odm.reporting.results import BICUBIC, FLOAT, Suite
-from odm.reporting.style import DASHES, GREY, PALETTE, colour, legend, marker, panel, say
+from odm.reporting.style import DASHES, GREY, PALETTE, colour, legend, marker, panel, room, say
 from odm.reporting.tables import scores
 
 WIDTH, HEIGHT = 4.4, 3.0
@@ -28,16 +28,13 @@ def draw(suite: Suite) -> Figure:
         figure = Figure(figsize=(7, 1.5))
         say(panel(figure, 0, 0, 7, 1.5), "no run of this suite is of a network that a dial has turned")
         return figure
-    named = 0.25 * (2 + len(suite.settings.methods) // 4)
-    figure = Figure(figsize=((WIDTH + 0.8) * len(sets) + 0.6, (HEIGHT + 1.1) * len(groups) + named))
+    figure = Figure(figsize=((WIDTH + 0.8) * len(sets) + 0.6, (HEIGHT + 1.1) * len(groups) + room(suite)))
     lines = [line for line in scores(suite) if line["method"] != BICUBIC]
     for down, group in enumerate(groups):
         for across, images in enumerate(sets):
             axes = panel(figure, 0.75 + (WIDTH + 0.8) * across, 0.35 + (HEIGHT + 1.1) * down, WIDTH, HEIGHT)
             _panel(suite, group, images, lines, axes)
-    fullest = max(figure.axes, key=lambda axes: len(axes.get_legend_handles_labels()[1]))
-    bars = "bars: sample deviation over seeds"
-    legend(figure, fullest, (HEIGHT + 1.1) * len(groups) - 0.1, bars)
+    legend(figure, figure.axes, (HEIGHT + 1.1) * len(groups) - 0.1, "bars: sample deviation over seeds")
     return figure
 
 

@@ -57,11 +57,11 @@ def chosen(suite: Suite, network: str, layers: Mapping[str, Layer]) -> Chosen:
         path = results.folder(suite.settings, network) / "mismatch.json"
         raise OdmError(f"{path}: lacks the layer {missing[0]}; run `odm mismatch {network}` again")
     found = choose({layer: layers[layer].model_dump() for layer in covered}, method.offsets.share)
-    kind, share = method.offsets.kind, method.offsets.share
+    kind = method.offsets.kind
     return Chosen(
         found["shift"] if kind != "scale" else [],
         found["scale"] if kind != "shift" else [],
-        f"offsets of {name}: {share:g} of the {len(covered)} layers it quantizes",
+        f"offsets of {name}: {len(found['shift'])} of the {len(covered)} layers it quantizes",
     )
 
 

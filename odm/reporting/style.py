@@ -1,5 +1,7 @@
 """How every figure looks, and how it is written: equal content, equal bytes."""
 
+import math
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ from matplotlib.text import Text
 
 from odm.files import whole
 from odm.names import shown
-from odm.reporting.results import Row, Suite
+from odm.reporting.results import Suite
 
 # Okabe and Ito's palette, told apart by colour-blind readers too; black and greys are kept for references.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -61,15 +63,23 @@ def write(figure: Figure, left: float, top: float, text: str) -> None:
     figure.text(left / across, 1 - top / down, text, ha="left", va="top", fontsize=11)
 
 
-def legend(figure: Figure, axes: Axes, top: float, title: str | None = None) -> None:
-    """What is drawn in `axes`, named in rows of four across the figure, `top` inches below its upper edge."""
-    handles, labels = axes.get_legend_handles_labels()
+def legend(figure: Figure, panels: Iterable[Axes], top: float, title: str | None = None) -> None:
+    """What is drawn in any of them, named in rows of four across the figure, `top` inches below its upper edge."""
+    named: dict[str, Any] = {}
+    for axes in panels:
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+            named.setdefault(label, handle)
     place = (0.5, 1 - top / figure.get_size_inches()[1])
-    if handles:
+    if named:
         figure.legend(
-            handles, labels, loc="upper center", bbox_to_anchor=place, borderaxespad=0, ncols=4, title=title,
+            named.values(), named, loc="upper center", bbox_to_anchor=place, borderaxespad=0, ncols=4, title=title,
             title_fontsize=8,
         )  # fmt: skip
+
+
+def room(suite: Suite) -> float:
+    """Inches that a legend of all methods takes."""
+    return 0.4 + 0.18 * math.ceil(len(suite.settings.methods) / 4)
 
 
 def drawable(text: str) -> str:
@@ -94,13 +104,6 @@ def say(axes: Axes, text: str) -> None:
     """Text in place of a picture that cannot be drawn."""
     axes.set_axis_off()
     axes.text(0.5, 0.5, text, ha="center", va="center", color=GREY, transform=axes.transAxes, wrap=True)
-
-
-def look(suite: Suite, row: Row) -> dict[str, Any]:
-    """Colour by method, dashes by bit width: the highest is drawn through."""
-    widths = sorted({(each.weight_bits, each.activation_bits) for each in suite.quantized}, reverse=True)
-    dashes = DASHES[widths.index((row.weight_bits, row.activation_bits)) % len(DASHES)]
-    return {"color": colour(suite, row.method), "linestyle": dashes}
 
 
 def colour(suite: Suite, method: str) -> str:

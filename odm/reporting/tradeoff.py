@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from odm.reporting.results import Suite
-from odm.reporting.style import GREY, colour, legend, marker, panel, say
+from odm.reporting.style import GREY, colour, legend, marker, panel, room, say
 from odm.reporting.uncertainty import mean
 
 
@@ -14,16 +14,12 @@ def draw(suite: Suite) -> Figure:
     """A panel for each network (downwards) and test set (across)."""
     sets, networks = suite.settings.images.test, list(suite.networks)
     width, height = (5.9, 2.9) if len(sets) == 1 else (2.9, 2.9)
-    named = 0.25 * (2 + len(suite.settings.methods) // 4)
-    figure = Figure(figsize=((width + 0.8) * len(sets) + 0.2, (height + 1.1) * len(networks) + named))
+    figure = Figure(figsize=((width + 0.8) * len(sets) + 0.2, (height + 1.1) * len(networks) + room(suite)))
     for row, network in enumerate(networks):
         for column, images in enumerate(sets):
             axes = panel(figure, 0.75 + (width + 0.8) * column, 0.35 + (height + 1.1) * row, width, height)
             _panel(suite, network, images, axes)
-    bars = "bars: sample deviation over seeds"
-    # Networks may lack a method: the legend is that of the panel with most.
-    fullest = max(figure.axes, key=lambda axes: len(axes.get_legend_handles_labels()[1]))
-    legend(figure, fullest, (height + 1.1) * len(networks) - 0.1, bars)
+    legend(figure, figure.axes, (height + 1.1) * len(networks) - 0.1, "bars: sample deviation over seeds")
     return figure
 
 
