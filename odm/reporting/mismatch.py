@@ -72,7 +72,8 @@ def _network(suite: Suite, name: str, layers: Mapping[str, Layer], figure: Figur
     left, right = (panel(figure, left, top + 0.7, 3.95, 2.25) for left in (0.75, 5.4))
     _channels(left, f"Most mismatched means: {most}", layers[most])
     _channels(right, f"Least mismatched means: {least}", layers[least])
-    left.legend(loc="lower right")
+    handles, labels = left.get_legend_handles_labels()
+    right.legend(handles, labels, ncols=2, loc="lower right", bbox_to_anchor=(1, 1.1), borderaxespad=0)
     right.set_ylabel("")
     _layers(panel(figure, 0.75, top + 3.7, 8.6, 2.0), layers, chosen(suite, name, layers))
 
