@@ -241,22 +241,26 @@ def test_the_study_says_what_its_table_says() -> None:
         assert found[best, bits] == max(tried), best
 
 
-BENCH_TABLE = re.compile(r"^\| [^|]*at (\d) bits \| Set5 .*\n\|:--.*\n((?:\| `.*\n)+)", re.MULTILINE)
+BENCH_TABLE = re.compile(
+    r"^\| [^|]*weights(?: and activations)? at (\d) bits(?:, activations at (\d))? \| Set5 .*\n"
+    r"\|:--.*\n((?:\| `.*\n)+)",
+    re.MULTILINE,
+)
 
 
 @pytest.mark.parametrize("document", ["README.md", "docs/findings.md"])
 def test_the_tables_of_the_bench(document: str) -> None:
     """Each number of each table, the interval over images and the spread over seeds among them."""
-    equal = [row for row in results("bench") if row["weight_bits"] == row["activation_bits"]]
-    found = {(row["method"], row["weight_bits"], row["set"]): row for row in equal}
+    found = {(row["method"], row["weight_bits"], row["activation_bits"], row["set"]): row for row in results("bench")}
     tables = BENCH_TABLE.findall((ROOT / document).read_text())
     assert tables
-    for bits, lines in tables:
+    for bits, others, lines in tables:
         for line in lines.splitlines():
             label, *cells, over = [cell.strip() for cell in line.strip("|").split("|")]
             method = re.match(r"`(\w+)`", label)[1]  # type: ignore[index]
             is_float = method in ("float", "no_body")
-            rows_of_it = [found[method, "32" if is_float else bits, each] for each in SETS]
+            widths = ("32", "32") if is_float else (bits, others or bits)
+            rows_of_it = [found[(method, *widths, each)] for each in SETS]
             assert cells == [f"{float(row['psnr']):.2f}" for row in rows_of_it], label
             last = rows_of_it[-1]
             if is_float or not last["against"].startswith("plain"):
@@ -334,7 +338,8 @@ def test_the_pairs_of_the_findings() -> None:
     wanted = []
     for ours, theirs, bits, images in PAIRS:
         name = "bench_x4" if ours.startswith("v2") else "bench"
-        pair, suite = (found[name, ours, bits, bits], found[name, theirs, bits, bits]), suites[name]
+        widths = (bits, bits) if isinstance(bits, int) else bits
+        pair, suite = [found[(name, each, *widths)] for each in (ours, theirs)], suites[name]
         assert all(len(each.results) == 3 for each in pair)
         values = suite.differences(*pair, images)
         assert values
