@@ -309,6 +309,9 @@ PAIRS = [
     *(("odm_eccv_percentile", "plain_percentile", 3, each) for each in ("set5", "set14", "b100")),
     ("daq_published", "odm_percentile", 3, "urban100"),
     *(("odm_eccv_percentile", "plain_percentile", 2, each) for each in ("set5", "urban100")),
+    *(("odm_eccv", "plain", (2, 4), each) for each in ("set5", "set14", "b100")),
+    *(("odm_percentile", "plain_percentile", (4, 2), each) for each in ("set5", "b100")),
+    *(("odm", "plain", (2, 4), each) for each in ("set14", "b100")),
     *(("odm", "odm_variance", 2, each) for each in ("b100", "set5")),
     ("odm", "odm_offsets", 2, "urban100"),
     ("odm", "odm_kept", 2, "urban100"),
@@ -344,6 +347,21 @@ def test_the_pairs_of_the_findings() -> None:
         low, high = interval(values)
         wanted.append(f"{mean(values):+.2f} [{low:+.2f}, {high:+.2f}]")
     assert told == wanted
+
+
+def test_what_weights_and_what_activations_cost() -> None:
+    """Of `plain` on Urban100, each with the range of its weights' width: 4 bits less 2."""
+    found = {
+        (row["method"], row["weight_bits"] + row["activation_bits"]): float(row["psnr"] or 0)
+        for row in results("bench")
+        if row["set"] == "urban100"
+    }
+    both, weights = found["plain_percentile", "44"], found["plain", "24"]
+    activations, neither = found["plain_percentile", "42"], found["plain", "22"]
+    text = (ROOT / "docs" / "findings.md").read_text()
+    told = re.findall(r"([\d.]+) dB (?:of `plain` on Urban100 )?at 4-bit \w+ and ([\d.]+) dB at 2-bit ones", text)
+    of_activations, of_weights = (both - activations, weights - neither), (both - weights, activations - neither)
+    assert told == [tuple(f"{each:.2f}" for each in pair) for pair in (of_activations, of_weights)]
 
 
 def test_no_part_of_either_version_is_ahead_of_plain() -> None:
