@@ -322,6 +322,7 @@ PAIRS = [
     ("v2_e", "odm", 2, "urban100"),
     *((each, "ddtb", 2, "urban100") for each in ("odm", "odm_eccv")),
     *((each, "daq", 2, images) for images in ("b100", "urban100") for each in ("odm", "odm_eccv")),
+    ("per_channel", "plain", 2, "urban100"),
 ]
 
 
