@@ -59,6 +59,7 @@ def _panel(suite: Suite, network: str, images: str, axes: Axes) -> None:
             capsize=4 if len(methods) <= 8 else 2,
         )
     axes.set_xticks(list(places.values()), [_width(bits, each) for bits, each in costs.items()])
+    axes.tick_params(axis="x", labelsize=9 if len(places) < 5 else 7)
     axes.set_xlim(-0.5, max(1, len(places)) - 0.5)
     axes.grid(visible=False, axis="x")
     missing = [name for row in rows for name in row.missing]
@@ -72,7 +73,8 @@ def _panel(suite: Suite, network: str, images: str, axes: Axes) -> None:
 
 def _width(bits: tuple[int, int], costs: list[float]) -> str:
     low, high = (f"{each:.4g}" for each in (costs[0], costs[-1]))
-    return f"W{bits[0]}A{bits[1]}\n{low if low == high else f'{low}-{high}'} T"
+    cost = low if low == high else f"{low} to\n{high}"
+    return f"W{bits[0]}A{bits[1]}\n{cost} T"
 
 
 def _references(suite: Suite, network: str, images: str) -> list[tuple[str, float]]:
