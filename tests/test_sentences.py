@@ -350,6 +350,14 @@ def test_the_pairs_of_the_findings() -> None:
     assert told == wanted
 
 
+def test_the_rivals_where_their_papers_quantize() -> None:
+    found = {row["method"]: float(row["psnr"] or 0) for row in results("bench") if row["set"] == "set5"}
+    own = found["pams_own"], found["ddtb_own"]
+    text = (ROOT / "docs" / "findings.md").read_text()
+    assert f"PAMS has {own[0]:.2f} and DDTB {own[1]:.2f} dB on Set5, both below `no_body`" in text
+    assert max(own) < found["no_body"]
+
+
 def test_what_weights_and_what_activations_cost() -> None:
     """Of `plain` on Urban100, each with the range of its weights' width: 4 bits less 2."""
     found = {
