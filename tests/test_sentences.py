@@ -303,6 +303,7 @@ def test_the_tables_of_the_paper_s_network(heading: str, seeds: str) -> None:
 
 # Of docs/findings.md outside its tables of methods, in its order: the row, what it is held against, bits, test set.
 PAIRS = [
+    ("recipe", "plain", 2, "b100"),
     *(("odm_percentile", "plain_percentile", 4, each) for each in ("set5", "set14", "b100")),
     *(("ddtb_percentile", "plain_percentile", 4, each) for each in ("set14", "b100")),
     *(("odm_percentile", "plain_percentile", 3, each) for each in ("set5", "b100", "set14")),
@@ -356,6 +357,14 @@ def test_the_rivals_where_their_papers_quantize() -> None:
     text = (ROOT / "docs" / "findings.md").read_text()
     assert f"PAMS has {own[0]:.2f} and DDTB {own[1]:.2f} dB on Set5, both below `no_body`" in text
     assert max(own) < found["no_body"]
+
+
+def test_what_cooperation_is_worth() -> None:
+    rows_of_it = [row for row in results("bench_x4") if row["set"] == "urban100" and row["weight_bits"] == "2"]
+    found = {row["method"]: float(row["psnr"] or 0) for row in rows_of_it}
+    first, second = found["odm_variance"] - found["odm_variance_always"], found["v2_e"] - found["v2_d"]
+    said = f"v1's is {first:.2f} dB behind itself on Urban100 and v2's {second:.2f} dB"
+    assert said in (ROOT / "docs" / "findings.md").read_text()
 
 
 def test_what_weights_and_what_activations_cost() -> None:
