@@ -295,6 +295,8 @@ def test_the_tables_of_the_paper_s_network(heading: str, seeds: str) -> None:
             assert over == told_of(rows_of_it[-1])
             assert all(row["finished"] == seeds for row in rows_of_it)
             assert seeds == "1" or all(float(row["difference_high"]) < 0 for row in rows_of_it)
+        else:
+            assert not over
         if published:
             widths = (32, 32) if method == "float" else (int(bits), int(bits))
             both = [printed(answer, 4, widths, each) for each in ("set5", "urban100")] if answer else []

@@ -7,13 +7,13 @@ finds them in a graph and writes what they stand for in ONNX.
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, library, nn
 from torch.nn import functional
 
 from odm.errors import OdmError
 
 
-@torch.library.custom_op("odm::codes", mutates_args=())
+@library.custom_op("odm::codes", mutates_args=())
 def codes(x: Tensor, origin: Tensor, step: Tensor, least: int, most: int, axis: int) -> Tensor:
     """clip(round((x - origin) / step), least, most), whole numbers in float32; halves go to the even one.
 
@@ -31,7 +31,7 @@ def _(x: Tensor, origin: Tensor, step: Tensor, least: int, most: int, axis: int)
     return torch.empty_like(x)
 
 
-@torch.library.custom_op("odm::weighted", mutates_args=())
+@library.custom_op("odm::weighted", mutates_args=())
 def weighted(
     codes: Tensor,
     weight: Tensor,

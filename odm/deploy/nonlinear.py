@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, library, nn
 from torch.nn import functional
 
 from odm.deploy.fixed import DIGIT, HEADROOM, SUM_BITS, exponent_above, snapped
@@ -42,7 +42,7 @@ TOTAL_BITS = SUM_BITS + EXP_BITS
 """Of the reciprocal of such a sum: it keeps at least as many bits as the table has."""
 
 
-@torch.library.custom_op("odm::root", mutates_args=())
+@library.custom_op("odm::root", mutates_args=())
 def root(x: Tensor) -> Tensor:
     """The square root as IEEE 754 rounds it; that of torch may be off by a last bit."""
     return x.double().sqrt().float()

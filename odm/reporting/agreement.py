@@ -32,7 +32,7 @@ def draw(suite: Suite) -> Figure:
     ]
     found = {name: _by_width(suite, name) for name in networks}
     height = BEFORE + (HEIGHT + BELOW) * len(DOWN) - 0.4 + room(suite)
-    columns = max(2, *(len(widths) for widths in found.values()))
+    columns = max(2, *map(len, found.values()))
     figure = Figure(figsize=(LEFT + (WIDTH + ASIDE) * columns, height * len(networks)))
     for place, network in enumerate(networks):
         _network(suite, network, found[network], figure, height * place)
@@ -51,12 +51,12 @@ def _by_width(suite: Suite, network: str) -> dict[str, Histories]:
     for row in suite.of_network(network):
         history = pooled(suite, row)
         if history is not None and any(_filled(history, column) for column, *_ in DOWN):  # no_body has none
-            found.setdefault(f"W{row.weight_bits}A{row.activation_bits}", []).append((row, history))
+            found.setdefault(row.bits, []).append((row, history))
     return found
 
 
 def _network(suite: Suite, network: str, found: dict[str, Histories], figure: Figure, top: float) -> None:
-    write(figure, 0.1, top + 0.1, f"{network}: regularizer and reconstruction by training step")
+    write(figure, 0.1, top + 0.1, f"{network}: regularizer and reconstruction by training step, means over seeds")
     if not found:
         return say(panel(figure, LEFT, top + BEFORE, WIDTH, HEIGHT), "no history is there yet")
     drawn: list[Axes] = []
@@ -72,7 +72,7 @@ def _network(suite: Suite, network: str, found: dict[str, Histories], figure: Fi
                 continue
             if reference is not None:
                 axes.axhline(reference, color=GREY, linewidth=0.9, zorder=0)
-            elif axes.dataLim.ymax > WIDE * axes.dataLim.ymin:
+            elif 0 < WIDE * axes.dataLim.ymin < axes.dataLim.ymax:
                 axes.set_yscale("log")
                 axes.yaxis.set_major_formatter(ScalarFormatter())
             axes.set_xlim(left=0)

@@ -91,7 +91,7 @@ def _curves(suite: Suite) -> Chart | None:
         every = -(-len(history) // POINTS)
         # From the end, so that the last step is always there.
         frame = history.iloc[::-every].iloc[::-1].reindex(columns=list(QUANTITIES))
-        bits = "" if row.method == FLOAT else f"W{row.weight_bits}A{row.activation_bits}"
+        bits = "" if row.method == FLOAT else row.bits
         stage = PRETRAINING if row.method == FLOAT else "quantization-aware"
         frame = frame.reset_index().assign(network=row.network, stage=stage, method=row.method, bits=bits)
         frames.append(frame.assign(label=row.label))

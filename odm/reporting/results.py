@@ -108,7 +108,11 @@ class Row:
 
     @property
     def label(self) -> str:
-        return self.method if self.method == FLOAT else f"{self.method} W{self.weight_bits}A{self.activation_bits}"
+        return self.method if self.method == FLOAT else f"{self.method} {self.bits}"
+
+    @property
+    def bits(self) -> str:
+        return f"W{self.weight_bits}A{self.activation_bits}"
 
     @property
     def finished(self) -> list[Metrics]:

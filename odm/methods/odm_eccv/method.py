@@ -10,7 +10,7 @@ from odm.methods.odm_eccv.quantizer import CorrectedWeightQuantizer
 from odm.methods.odm_eccv.settings import OdmEccv as Settings
 from odm.networks.backbone import Backbone
 from odm.quantization.layer import QuantizedLayer
-from odm.quantization.quantizer import LearnedRange, quantize
+from odm.quantization.quantizer import LearnedRange, WeightQuantizer, quantize
 from odm.settings.training import Qat, Run
 
 
@@ -22,16 +22,7 @@ class OdmEccv(Cooperative):
         self.eccv = settings
 
     def weight(self) -> nn.Module:
-        settings = self.eccv
-        if not settings.correction:
-            return super().weight()
-        return CorrectedWeightQuantizer(
-            self.run.weight_bits,
-            settings.weight_range,
-            settings.weight_percentile,
-            settings.weight_range_gradient,
-            settings.weight_granularity,
-        )
+        return self.weight_quantizer(CorrectedWeightQuantizer if self.eccv.correction else WeightQuantizer)
 
     def gammas(self) -> dict[str, nn.Parameter]:
         """The corrections of the weight ranges, by layer."""

@@ -1,5 +1,7 @@
 """Weight clipping correction: the range of the weights has a factor that is learned."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -13,15 +15,8 @@ class CorrectedWeightQuantizer(WeightQuantizer):
     # A gamma at or below 0 would leave no range.
     FLOOR = 0.01
 
-    def __init__(
-        self,
-        bits: int,
-        rule: str = "percentile",
-        percentile: float = 99.0,
-        range_gradient: bool = False,
-        granularity: str = "layer",
-    ) -> None:
-        super().__init__(bits, rule, percentile, range_gradient, granularity)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
         self.gamma = nn.Parameter(torch.tensor(1.0))
 
     def forward(self, weight: Tensor) -> Tensor:

@@ -36,8 +36,11 @@ class Plain(Method):
             layer.pads_quantized = self.plain.pads == "quantized_zero"
 
     def weight(self) -> nn.Module:
+        return self.weight_quantizer(WeightQuantizer)
+
+    def weight_quantizer(self, kind: type[WeightQuantizer]) -> WeightQuantizer:
         settings = self.plain
-        return WeightQuantizer(
+        return kind(
             self.run.weight_bits,
             settings.weight_range,
             settings.weight_percentile,
