@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 from test_deploy import CHANNEL, FORMS, RUN, lows, quantized
+from torch import Tensor
 from trial import NETWORK, ODM, PLAIN
 
 from odm import model as model_file
@@ -111,10 +112,13 @@ def copied(model: Any) -> Any:
 def test_runtimes_compute_the_same_bits(make: Callable[[], Backbone]) -> None:
     """Codes, and outputs before they are rounded; of another image than ranges were measured by, of another size."""
     form = integer_form(make(), lows())
-    model = to_onnx(form, {})
-    layers = integer_layers(form)
     generator = torch.Generator().manual_seed(8)
-    image = (torch.rand(1, 3, 9, 14, generator=generator) * 255).round()
+    assert_same_bits(form, to_onnx(form, {}), (torch.rand(1, 3, 9, 14, generator=generator) * 255).round())
+
+
+def assert_same_bits(form: Backbone, model: Any, image: Tensor) -> None:
+    """Of a file and its form, in each runtime: all codes, and the output with them and without."""
+    layers = integer_layers(form)
     ours, output = reference(form, image)
     for runtime in runtimes():
         found = runtime.open(tapped(model, list(layers))).run(image.numpy())
